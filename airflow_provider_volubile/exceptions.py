@@ -1,0 +1,99 @@
+"""What can go wrong between us and Volubile, one class per thing a caller does about it.
+
+Every message says what happened, to what, and what to do next. None holds a key, a token, a full telephone
+number or the content of an answer. All of them can be pickled.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "VolubileAuthError",
+    "VolubileError",
+    "VolubileInputError",
+    "VolubileInputsChanged",
+    "VolubileNotFound",
+    "VolubileProtocolError",
+    "VolubileRateLimitError",
+    "VolubileRequestRefused",
+    "VolubileUnavailable",
+    "VolubileUnknownOutcome",
+    "VolubileUnknownSubmission",
+]
+
+
+class VolubileError(Exception):
+    """Base of everything this package raises about Volubile.
+
+    :param message: What happened, to what, and what to do next.
+    :param operation: The operation concerned, as in the API's own list of routes (``createCampaign``, ``getCall``…).
+    :param status: HTTP status of the answer, None when there was none.
+    """
+
+    def __init__(self, message: str, *, operation: str | None = None, status: int | None = None) -> None:
+        super().__init__(message)
+        self.operation = operation
+        self.status = status
+
+
+class VolubileInputError(VolubileError, ValueError):
+    """Bad input, found before anything was sent. The message names the value and the rule."""
+
+
+class VolubileAuthError(VolubileError):
+    """The credentials were refused (401), or they do not allow the operation (403).
+
+    Repeating the request does not help: somebody has to look at the connection or at the dashboard.
+    """
+
+
+class VolubileRateLimitError(VolubileError):
+    """The account's request window stayed full (429) for longer than we are ready to wait. Nothing was taken."""
+
+
+class VolubileNotFound(VolubileError):
+    """There is no such object in this account (404), or it has no transcript or recording (yet)."""
+
+
+class VolubileRequestRefused(VolubileError):
+    """A definite "no" (any other 4xx): nothing was taken.
+
+    :param reason: The server's own explanation, bounded and with numbers masked; empty when it gave none.
+    """
+
+    def __init__(
+        self, message: str, *, operation: str | None = None, status: int | None = None, reason: str = ""
+    ) -> None:
+        super().__init__(message, operation=operation, status=status)
+        self.reason = reason
+
+
+class VolubileUnavailable(VolubileError):
+    """Volubile could not be reached or kept failing (connection faults, 5xx), beyond the retry budget.
+
+    For a request that dials, this is only raised when the server certainly took nothing.
+    """
+
+
+class VolubileUnknownOutcome(VolubileError):
+    """A request that dials may have been taken, and no answer says so. Never repeat it before looking.
+
+    :param accepted: True when the server said yes but its answer could not be read (a campaign without its id).
+    """
+
+    def __init__(
+        self, message: str, *, operation: str | None = None, status: int | None = None, accepted: bool = False
+    ) -> None:
+        super().__init__(message, operation=operation, status=status)
+        self.accepted = accepted
+
+
+class VolubileProtocolError(VolubileError):
+    """An answer we cannot read: not JSON, a wrong shape, too large, an unexpected redirect."""
+
+
+class VolubileInputsChanged(VolubileError):
+    """A retry found other recipients than an earlier try had already sent. Nothing more was sent."""
+
+
+class VolubileUnknownSubmission(VolubileError):
+    """Nobody could find out whether a request that dials was taken, and it was not sent again."""

@@ -1,0 +1,85 @@
+"""Telephone numbers as people may see them in logs, errors, rendered fields and XCom."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["mask_phone", "mask_phones"]
+
+HIDDEN = "***"
+
+# ITU-T E.164 country codes of one and two digits; all others have three.
+_SHORT_COUNTRY_CODE = re.compile(
+    r"1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]",
+)
+_SEPARATORS = re.compile(r"[\s.\-()/]+")
+
+# Spaces (also the two unbreakable ones), dots, hyphens and brackets that people put between digits.
+_GAP = r"[ \u00a0\u202f.\-()/]{0,2}"
+
+_KEEP_OR_PHONE = re.compile(
+    rf"""
+    (?P<keep>
+        \b[0-9a-f]{{8}}-[0-9a-f]{{4}}-[0-9a-f]{{4}}-[0-9a-f]{{4}}-[0-9a-f]{{12}}\b             # UUID
+      | \b\d{{4}}-\d\d-\d\d(?:[T_ ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)?(?:[+-]\d\d:?\d\d(?!\d))?  # ISO moment
+      | \b\d\d[-/.]\d\d[-/.]\d{{4}}\b                                                    # day first
+      | \b0\.\d+                                                                         # fraction
+    )
+    | (?P<phone>
+        (?:\+|%(?:25)*2B)[ ]?\(?[1-9](?:\d{{6,14}}|(?:{_GAP}\d){{6,14}})(?!\d)   # E.164, its + also as in URLs
+      | (?<![0-9A-Za-z])
+        (?: 00[ ]?[1-9](?:\d{{6,14}}|(?:{_GAP}\d){{6,14}})          # international prefix
+          | 0[1-9](?:{_GAP}\d\d){{4}}                              # French national
+          | 33[1-9]\d{{8}}                                         # French without its +
+        )(?![0-9A-Za-z])
+    )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_PLUS = re.compile(r"^\s*(?:%(?:25)*2B)", re.IGNORECASE)
+
+
+def mask_phone(phone: str) -> str:
+    """Hide a telephone number except its country code, at most one more digit, and the last two.
+
+    :param phone: A number, E.164 or as people write it: ``+33639980142``, ``0033 6 39 98 01 42``, ``06.39.98.01.42``.
+    :returns: ``+33 6 ** ** ** 42``; what is no number, or too short to hide anything, becomes ``***``.
+    """
+    digits = _SEPARATORS.sub("", _PLUS.sub("+", phone))
+    if digits.startswith("00"):
+        digits = "+" + digits[2:]
+    international = digits.startswith("+")
+    digits = digits.removeprefix("+")
+    if not (digits.isascii() and digits.isdigit()) or len(digits) < 7:
+        return HIDDEN
+    if international:
+        short = _SHORT_COUNTRY_CODE.match(digits)
+        country = digits[: short.end() if short else 3]
+        shown, rest = f"+{country}", digits[len(country) :]
+        first = 1
+    else:
+        shown, rest = "", digits
+        first = 2 if digits.startswith("0") else 1
+    if len(rest) < first + 5:  # too little left to hide: show no more than the country
+        return f"{shown} {HIDDEN}".strip()
+    stars = "*" * (len(rest) - first - 2)
+    groups = [stars[at : at + 2] for at in range(0, len(stars), 2)]
+    return " ".join(filter(None, (shown, rest[:first], *groups, rest[-2:])))
+
+
+def mask_phones(text: str) -> str:
+    """Mask everything in a text that looks like a telephone number; leave ids, moments and counts alone.
+
+    Recognised are E.164 (also with ``%2B`` for the ``+``), the prefix ``00``, and French national numbers, each
+    with or without the separators people use, and French numbers that lost their ``+``.
+    """
+    return _KEEP_OR_PHONE.sub(_mask, text)
+
+
+def _mask(match: re.Match[str]) -> str:
+    phone = match["phone"]
+    if phone is None:
+        return match["keep"]
+    if phone.startswith("33"):
+        phone = "+" + phone
+    return mask_phone(phone)
