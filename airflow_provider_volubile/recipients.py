@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 REJECTIONS_LOGGED = 20
 
+TOO_LONG = "is too long for a number of its country (two numbers in one cell?)"
+
 RESERVED = "system"
 """Key of the context that Volubile fills in itself (https://docs.volubile.ai/api-reference/calls/get)."""
 
@@ -66,7 +68,8 @@ class Recipients:
 
     :param accepted: people to call, each number once, in the order of the source.
     :param rejected: rows nobody is called for, in the order of the source.
-    :param unknown_range: how many accepted numbers have a possible length but lie in no range known to be in use.
+    :param unknown_range: how many accepted numbers have a possible length but lie in no range known to be
+        in use.
     """
 
     accepted: tuple[Recipient, ...]
@@ -84,17 +87,17 @@ def read_recipients(
 ) -> Recipients:
     """Read people to call. A row that cannot be used is rejected with a reason and never stops the others.
 
-    :param source: a list of numbers, of flat rows, or of ``{"phone": ..., "context": {...}}`` (the keys of an object
-        named ``context`` count as columns of their own); or the path of a CSV (comma, semicolon or tab), JSON lines,
-        JSON or Parquet file in any store Airflow knows.
+    :param source: a list of numbers, of flat rows, or of ``{"phone": ..., "context": {...}}`` (the keys of an
+        object named ``context`` count as columns of their own); or the path of a CSV (comma, semicolon or
+        tab), JSON lines, JSON or Parquet file in any store Airflow knows.
     :param phone_field: the column that holds the number.
     :param context_fields: the columns that become the recipient's context; by default all but the number.
-    :param default_region: ISO 3166 country whose national numbers are understood, such as ``FR``. Without it a number
-        must begin with ``+`` and its country code; it is never guessed.
-    :param strict_numbers: also reject numbers of a possible length that lie in no range known to be in use. Numbering
-        plans change, and the ranges reserved for fiction count as unknown.
-    :raises VolubileInputError: the source cannot be read, lacks a column, or holds a context value that is not JSON.
-        Names the file, the line and the column, and never a value.
+    :param default_region: ISO 3166 country whose national numbers are understood, such as ``FR``. Without it
+        a number must begin with ``+`` and its country code; it is never guessed.
+    :param strict_numbers: also reject numbers of a possible length that lie in no range known to be in use.
+        Numbering plans change, and the ranges reserved for fiction count as unknown.
+    :raises VolubileInputError: the source cannot be read, lacks a column, or holds a context value that is
+        not JSON. Names the file, the line and the column, and never a value.
     """
     parse = _NumberReader(default_region, strict_numbers)
     table = _open(source, phone_field)
@@ -106,8 +109,8 @@ def read_recipients(
     for line, values, fault in table.rows:
         cells = dict(values)
         raw = cells.pop(phone_field, None)
-        if isinstance(cells.get("context"), Mapping):
-            cells |= {str(key): value for key, value in cells.pop("context").items()}
+        if isinstance(cells.get("context", ""), Mapping | None):
+            cells |= {str(key): value for key, value in (cells.pop("context") or {}).items()}
         columns.update(dict.fromkeys(cells))
         number = parse(raw)
         if fault is None and number.reason is None and number.phone in accepted:
@@ -140,8 +143,8 @@ def split_parts(recipients: Sequence[Recipient], size: int = 1000) -> list[tuple
 def _open(source: Any, phone_field: str) -> tables.Table:
     if isinstance(source, str) and source.lstrip()[:1] in ("[", "{"):
         raise VolubileInputError(
-            "recipients: got the text of a list where a list or a path is expected; hand over the task's output "
-            "itself (recipients=task.output), or set render_template_as_native_obj=True on the Dag"
+            "recipients: got the text of a list where a list or a path is expected; hand over the task's "
+            "output itself (recipients=task.output), or set render_template_as_native_obj=True on the Dag"
         )
     if isinstance(source, Mapping):
         raise VolubileInputError("recipients: got one object where a list of them, or a path, is expected")
@@ -186,8 +189,8 @@ def _warn_of_columns(source: str, names: Collection[str]) -> None:
     odd = [name for name in names if not _PROMPT_NAME.fullmatch(name) and not _is_reserved(name)]
     if odd:
         log.warning(
-            "%s: the agent's prompt cannot use columns whose names hold spaces or special characters; rename them "
-            "with underscores, or choose others with context_fields: %s",
+            "%s: the agent's prompt cannot use columns whose names hold spaces or special characters; rename "
+            "them with underscores, or choose others with context_fields: %s",
             source,
             _listed(odd),
         )
@@ -206,8 +209,8 @@ def _warn_of_rows(source: str, rejected: Sequence[Rejection], unknown_range: int
         log.warning("%s: %d more rows are not called", source, len(rejected) - REJECTIONS_LOGGED)
     if unknown_range:
         log.warning(
-            "%s: %d numbers have a possible length but lie in no range known to be in use; they are called all the "
-            "same (strict_numbers=True rejects them)",
+            "%s: %d numbers have a possible length but lie in no range known to be in use; they are called "
+            "all the same (strict_numbers=True rejects them)",
             source,
             unknown_range,
         )
@@ -239,8 +242,8 @@ class _NumberReader:
     def __call__(self, cell: Any) -> _Number:
         if isinstance(cell, bool) or not isinstance(cell, str | int | float | None):
             return _Number("", f"holds {type(cell).__name__} where a number belongs")
-        # NFKC makes plain spaces and digits of unbreakable spaces and full-width digits. Invisible direction marks
-        # come with numbers copied from an address book; a leading apostrophe is how spreadsheets mark text.
+        # NFKC makes plain spaces and digits of unbreakable spaces and full-width digits. Invisible direction
+        # marks come with numbers copied from an address book; spreadsheets mark text by a leading apostrophe.
         text = unicodedata.normalize("NFKC", "" if cell is None else str(cell))
         text = "".join(char for char in text if unicodedata.category(char) != "Cf")
         text = text.strip().removeprefix("'").removeprefix("tel:").strip()
@@ -253,8 +256,8 @@ class _NumberReader:
             return "has no number"
         if _SPREADSHEET_FLOAT.fullmatch(text):
             return (
-                "a spreadsheet turned the number into scientific notation (as in 3.36E+10), which may have cost "
-                "digits; format the column as text there and enter it again"
+                "a spreadsheet turned the number into scientific notation (as in 3.36E+10), which may have "
+                "cost digits; format the column as text there and enter it again"
             )
         if _DECIMAL.fullmatch(text):
             return "the number was stored as a decimal (as in 33600000000.0); store the column as text"
@@ -267,16 +270,13 @@ class _NumberReader:
         if self._region is None and not text.startswith("+"):
             return _Number(
                 text,
-                "does not begin with + and a country code, and no default_region is set (a spreadsheet may have "
-                "dropped the + or a leading zero)",
+                "does not begin with + and a country code, and no default_region is set (a spreadsheet may "
+                "have dropped the + or a leading zero)",
             )
         try:
             number = lib.parse(text, self._region)
         except lib.NumberParseException as error:
-            unknown_code = error.error_type == lib.NumberParseException.INVALID_COUNTRY_CODE
-            return _Number(
-                text, "its country code does not exist" if unknown_code else "is not a telephone number"
-            )
+            return _Number(text, self._no_number(error.error_type))
         phone = lib.format_number(number, lib.PhoneNumberFormat.E164)
         known = lib.is_valid_number(number)
         if not known and lib.is_possible_short_number(number):
@@ -290,6 +290,12 @@ class _NumberReader:
             return _Number(phone, "lies in no range known to be in use (strict_numbers)")
         return _Number(phone, known_range=known)
 
+    def _no_number(self, error: int) -> str:
+        known = self._lib.NumberParseException
+        if error == known.INVALID_COUNTRY_CODE:
+            return "its country code does not exist"
+        return TOO_LONG if error == known.TOO_LONG else "is not a telephone number"
+
     def _drops_zero(self, number: Any) -> bool:
         """Whether the number's country writes a 0 before its numbers that is not part of them."""
         region = self._lib.region_code_for_country_code(number.country_code)
@@ -300,7 +306,7 @@ class _NumberReader:
         if length == result.TOO_SHORT:
             return "is too short for a number of its country"
         if length == result.TOO_LONG:
-            return "is too long for a number of its country (two numbers in one cell?)"
+            return TOO_LONG
         if length == result.IS_POSSIBLE_LOCAL_ONLY:
             return "lacks its area code"
         return "has a length that no number of its country has"

@@ -1,4 +1,4 @@
-"""Rows of a file people hand in: CSV, JSON lines, JSON or Parquet, anywhere Airflow's ObjectStoragePath reaches."""
+"""Rows of a file people hand in: CSV, JSON lines, JSON or Parquet, anywhere ObjectStoragePath reaches."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ FORMATS = ".csv, .jsonl, .ndjson, .json (each also with .gz) or .parquet"
 class Row(NamedTuple):
     """One row.
 
-    :param line: where it stands, from 1: the line of a text file, the position in a list, the row of a Parquet file.
+    :param line: where it stands, from 1: the line of a text file, the position in a list, the row of a
+        Parquet file.
     :param values: its cells by column.
     :param fault: why the cells cannot be trusted, if they cannot.
     """
@@ -73,7 +74,7 @@ def _objects(items: Iterable[tuple[int, Any]], name: str, unit: str, text_column
 def from_path(path: str | PathLike[str] | ObjectStoragePath, text_column: str) -> Table:
     """Open a file as a table; its format and compression follow from its name.
 
-    :raises VolubileInputError: the file cannot be read, or is not what its name says. Names the file and the line.
+    :raises VolubileInputError: the file cannot be read, or is not what its name says. Names file and line.
     """
     from airflow.sdk import ObjectStoragePath
 
@@ -84,8 +85,7 @@ def from_path(path: str | PathLike[str] | ObjectStoragePath, text_column: str) -
     if kind not in ("csv", "json", "jsonl", "ndjson", "parquet") or (zipped and kind == "parquet"):
         raise VolubileInputError(f"{name}: its format is not known by its name; expected {FORMATS}")
     try:
-        with ObjectStoragePath(path).open("rb") as file:
-            data: bytes = file.read()
+        data = (path if isinstance(path, ObjectStoragePath) else ObjectStoragePath(path)).read_bytes()
     except Exception as error:  # every store has its own exceptions
         raise VolubileInputError(f"{name}: cannot be read ({type(error).__name__}: {error})") from error
     if kind == "parquet":
@@ -117,7 +117,7 @@ def _decode(name: str, data: bytes) -> str:
 
 
 def _csv(name: str, text: str) -> Table:
-    """Read CSV whose separator is a comma, a semicolon or a tab, whichever divides the header into most columns."""
+    """Read CSV. Its separator is a comma, a semicolon or a tab: what divides the header into most columns."""
 
     def reader(separator: str) -> Iterator[tuple[int, list[str]]]:
         # strict: a quote that is never closed would otherwise swallow every row after it, without a word.
