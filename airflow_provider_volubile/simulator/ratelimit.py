@@ -1,0 +1,70 @@
+"""The account's rate limit: so many requests per fixed window of wall time."""
+
+from __future__ import annotations
+
+import math
+from email.utils import formatdate
+
+from airflow_provider_volubile.simulator.clock import Clock
+from airflow_provider_volubile.simulator.config import Config
+
+Headers = dict[str, str]
+
+
+class RateWindow:
+    """Counts the requests of the account in the present window."""
+
+    def __init__(self, clock: Clock, config: Config) -> None:
+        self._clock = clock
+        self._config = config
+        self._start = clock.wall()
+        self._used = 0
+
+    def take(self) -> bool:
+        """Count one request; return False if the window is used up."""
+        self._turn()
+        if self._used >= self._config.limit:
+            return False
+        self._used += 1
+        return True
+
+    def headers(self) -> Headers:
+        """Return the headers that every answer carries."""
+        self._turn()
+        limit, remaining = self._config.limit, max(self._config.limit - self._used, 0)
+        match self._config.rate_headers:
+            case "present":
+                return {"X-RateLimit-Limit": str(limit), "X-RateLimit-Remaining": str(remaining)}
+            case "odd":
+                return {
+                    "X-RateLimit-Limit": f"{limit};w={self._config.window}",
+                    "X-RateLimit-Remaining": "plenty",
+                }
+            case _:
+                return {}
+
+    def retry_after(self, seconds: float | None = None) -> Headers:
+        """Return the header that says when to come back.
+
+        :param seconds: the wait, None for the rest of the window.
+        """
+        self._turn()
+        wait = self._start + self._config.window - self._clock.wall() if seconds is None else seconds
+        match self._config.retry_after:
+            case "seconds":
+                return {"Retry-After": str(max(math.ceil(wait), 0))}
+            case "date":
+                return {"Retry-After": formatdate(math.ceil(self._clock.wall() + wait), usegmt=True)}
+            case "wrong":
+                return {"Retry-After": "0"}
+            case _:
+                return {}
+
+    def _turn(self) -> None:
+        """Begin a new window if the present one is over."""
+        wall, window = self._clock.wall(), self._config.window
+        if wall < self._start + window:
+            return
+        aligned = self._config.window_start == "aligned"
+        self._start = self._start + (wall - self._start) // window * window if aligned else wall
+        self._used = 0
