@@ -11,6 +11,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_volubile import tables
+from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.exceptions import VolubileInputError
 from airflow_provider_volubile.masking import mask_phone
 
@@ -24,7 +25,7 @@ REJECTIONS_LOGGED = 20
 TOO_LONG = "is too long for a number of its country (two numbers in one cell?)"
 
 RESERVED = "system"
-"""Key of the context that Volubile fills in itself (https://docs.volubile.ai/api-reference/calls/get)."""
+"""Key of the context that Volubile fills in itself (https://docs.volubile.ai/en/product/prompt/context)."""
 
 # Column names "must avoid spaces and special characters" (https://docs.volubile.ai/en/product/prompt/context).
 _PROMPT_NAME = re.compile(r"[A-Za-z0-9_]+")
@@ -39,12 +40,13 @@ class Recipient:
     """A person to call.
 
     :param phone: the number in E.164.
-    :param context: values for the placeholders of the agent's prompt.
+    :param context: values for the placeholders of the agent's prompt, as they are sent
+        (:func:`airflow_provider_volubile.api.wire.context_values`).
     :param line: where the source names them, from 1 (see :class:`~airflow_provider_volubile.tables.Row`).
     """
 
     phone: str
-    context: Mapping[str, str]
+    context: Mapping[str, Any]
     line: int
 
 
@@ -167,26 +169,19 @@ def _check_columns(
             )
 
 
-def _context(cells: Mapping[str, Any], fields: Collection[str] | None, where: str) -> dict[str, str]:
-    return {
-        name: _context_value(value, where, name)
-        for name, value in cells.items()
-        if (fields is None or name in fields) and not _is_reserved(name)
-    }
-
-
-def _context_value(value: Any, where: str, name: str) -> str:
-    return value if isinstance(value, str) else str(value)
-
-
-def _is_reserved(name: str) -> bool:
-    return name == RESERVED or name.startswith(f"{RESERVED}.")
+def _context(cells: Mapping[str, Any], fields: Collection[str] | None, where: str) -> dict[str, Any]:
+    chosen = {name: value for name, value in cells.items() if fields is None or name in fields}
+    chosen.pop(RESERVED, None)
+    try:
+        return wire.context_values(chosen)
+    except VolubileInputError as error:
+        raise VolubileInputError(f"{where}: {error}") from error
 
 
 def _warn_of_columns(source: str, names: Collection[str]) -> None:
-    if reserved := [name for name in names if _is_reserved(name)]:
-        log.warning("%s: left out, Volubile reserves the name '%s': %s", source, RESERVED, _listed(reserved))
-    odd = [name for name in names if not _PROMPT_NAME.fullmatch(name) and not _is_reserved(name)]
+    if RESERVED in names:
+        log.warning("%s: '%s' is left out: Volubile fills it in itself", source, RESERVED)
+    odd = [name for name in names if not _PROMPT_NAME.fullmatch(name)]
     if odd:
         log.warning(
             "%s: the agent's prompt cannot use columns whose names hold spaces or special characters; rename "

@@ -7,6 +7,7 @@ import json
 import logging
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -311,11 +312,23 @@ class TestOtherFiles:
 
 class TestContext:
     def test_reserved_names_are_left_out_and_said(self, caplog):
-        rows = [{"phone": LUCIE, "context": {"system": {"phone": "x"}, "system.date": "y", "day": "Friday"}}]
+        rows = [{"phone": LUCIE, "context": {"system": {"phone": "x"}, "day": "Friday"}}]
         with caplog.at_level(logging.WARNING):
             result = read_recipients(rows)
         assert result.accepted[0].context == {"day": "Friday"}
-        assert "reserves the name 'system': 'system', 'system.date'" in caplog.text
+        assert "'system' is left out" in caplog.text
+
+    def test_values_are_sent_as_the_agent_would_say_them(self):
+        rows = [{"phone": LUCIE, "sum": 7.0, "member": True, "nothing": None, "tags": ["a", 1]}]
+        context = read_recipients(rows).accepted[0].context
+        assert context == {"sum": "7", "member": "true", "tags": ["a", 1]}
+
+    @pytest.mark.parametrize("value", [datetime.now(UTC), float("nan"), b"bytes", {"deep": {1, 2}}])
+    def test_a_value_that_is_not_json_is_named_and_not_shown(self, value):
+        rows = [{"phone": KARIM}, {"phone": LUCIE, "visit": value}]
+        with pytest.raises(VolubileInputError, match=r"recipients, line 2: .*'visit'") as error:
+            read_recipients(rows)
+        assert str(value) not in str(error.value)
 
     def test_names_the_prompt_cannot_use_are_said_once(self, caplog):
         rows = [{"phone": phone, "first name": "x", "prénom": "y", "day": "z"} for phone in (LUCIE, KARIM)]
