@@ -12,12 +12,16 @@ __all__ = [
     "VolubileInputError",
     "VolubileInputsChanged",
     "VolubileNotFound",
+    "VolubileOutcomeGap",
     "VolubileProtocolError",
     "VolubileRateLimitError",
     "VolubileRequestRefused",
     "VolubileUnavailable",
     "VolubileUnknownOutcome",
     "VolubileUnknownSubmission",
+    "VolubileWaitFailed",
+    "VolubileWaitTimeout",
+    "needs_a_person",
 ]
 
 
@@ -25,7 +29,8 @@ class VolubileError(Exception):
     """Base of everything this package raises about Volubile.
 
     :param message: What happened, to what, and what to do next.
-    :param operation: The operation concerned, as in the API's own list of routes (``createCampaign``, ``getCall``…).
+    :param operation: The operation concerned, as in the API's own list of routes (``createCampaign``,
+        ``getCall``…).
     :param status: HTTP status of the answer, None when there was none.
     """
 
@@ -77,7 +82,8 @@ class VolubileUnavailable(VolubileError):
 class VolubileUnknownOutcome(VolubileError):
     """A request that dials may have been taken, and no answer says so. Never repeat it before looking.
 
-    :param accepted: True when the server said yes but its answer could not be read (a campaign without its id).
+    :param accepted: True when the server said yes but its answer could not be read (a campaign without its
+        id).
     """
 
     def __init__(
@@ -97,3 +103,34 @@ class VolubileInputsChanged(VolubileError):
 
 class VolubileUnknownSubmission(VolubileError):
     """Nobody could find out whether a request that dials was taken, and it was not sent again."""
+
+
+class VolubileWaitFailed(VolubileError):
+    """Waiting ended with an error that another try would meet again."""
+
+
+class VolubileOutcomeGap(VolubileError):
+    """Fewer people were reached than the task asked for, or the accounts do not add up."""
+
+
+class VolubileWaitTimeout(VolubileError):
+    """Waiting took longer than allowed. Calls and campaigns go on; a retry goes on waiting and dials no one
+    again.
+    """
+
+
+def needs_a_person(error: BaseException) -> bool:
+    """Whether trying again cannot help: input, credentials or a decision must come from somebody first."""
+    return isinstance(
+        error,
+        (
+            VolubileAuthError,
+            VolubileInputError,
+            VolubileInputsChanged,
+            VolubileNotFound,
+            VolubileOutcomeGap,
+            VolubileRequestRefused,
+            VolubileUnknownSubmission,
+            VolubileWaitFailed,
+        ),
+    )

@@ -1,0 +1,163 @@
+"""From an answer's bytes to models. What cannot be read becomes a :class:`VolubileProtocolError`, nothing
+else.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import suppress
+from functools import cache
+from typing import Any, Generic, NoReturn, TypeVar
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
+
+from airflow_provider_volubile.api.models import ApiModel, Page
+from airflow_provider_volubile.api.routes import Route
+from airflow_provider_volubile.api.transport import Answer
+from airflow_provider_volubile.exceptions import VolubileProtocolError
+
+log = logging.getLogger(__name__)
+
+ModelT = TypeVar("ModelT", bound=ApiModel)
+
+
+class _Envelope(BaseModel, Generic[ModelT]):
+    model_config = ConfigDict(alias_generator=to_camel)
+
+    content: list[ModelT]
+    page: int | None = None
+    size: int | None = None
+    total_elements: int | None = None
+    total_pages: int | None = None
+
+
+@cache
+def _envelope(model: type[ApiModel]) -> type[_Envelope[Any]]:
+    return _Envelope[model]  # type: ignore[valid-type]
+
+
+def is_empty(answer: Answer) -> bool:
+    """Whether a success came without content."""
+    return answer.status == 204 or (answer.body is not None and not answer.body.strip())
+
+
+def read_json(route: Route, answer: Answer) -> Any:
+    """Parse a body.
+
+    :raises VolubileProtocolError: it is empty, too large or not JSON.
+    """
+    if answer.body is None:
+        unreadable(route, answer, answer.flaw)
+    try:
+        return _whole(json.loads(answer.body))
+    except (ValueError, RecursionError):
+        unreadable(route, answer, "is not JSON" if answer.body.strip() else "is empty")
+
+
+def read_one(route: Route, answer: Answer, model: type[ModelT]) -> ModelT:
+    """Read one object."""
+    if answer.body:
+        with suppress(ValidationError):  # looked at again below, member by member
+            return model.model_validate_json(answer.body)
+    return read_object(route, answer, read_json(route, answer), model)
+
+
+def read_object(route: Route, answer: Answer, data: Any, model: type[ModelT]) -> ModelT:
+    """Read an object that is already parsed. Members of a wrong shape are left out, unless they are vital."""
+    if not isinstance(data, dict):
+        unreadable(route, answer, f"holds {_kind(data)} where an object was expected")
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        places = {
+            problem["loc"][0]
+            for problem in error.errors(include_url=False, include_context=False, include_input=False)
+            if problem["loc"]
+        }
+    wrong = {name: keys for name, keys in _members(model).items() if keys & places}
+    if not wrong or wrong.keys() & model.vital:
+        unreadable(route, answer, f"has no usable {', '.join(sorted(wrong)) or 'members'}")
+    log.warning(
+        "%s: %s of a %s came in an unexpected shape and is left out",
+        route.operation,
+        ", ".join(sorted(wrong)),
+        model.__name__,
+    )
+    left_out = frozenset().union(*wrong.values())
+    return model.model_validate({key: value for key, value in data.items() if key not in left_out})
+
+
+def read_page(route: Route, answer: Answer, model: type[ModelT], sort: str | None = None) -> Page[ModelT]:
+    """Read one page of a list (https://docs.volubile.ai/api-reference/calls/list)."""
+    envelope: _Envelope[ModelT] | None = None
+    if answer.body:
+        with suppress(ValidationError):  # looked at again below, item by item
+            envelope = _envelope(model).model_validate_json(answer.body)
+    if envelope is None:
+        envelope = _repaired(route, answer, model)
+    return Page(
+        content=tuple(envelope.content),
+        page=envelope.page,
+        size=envelope.size,
+        total_elements=envelope.total_elements,
+        total_pages=envelope.total_pages,
+        received=len(envelope.content),
+        sort=sort,
+    )
+
+
+def _repaired(route: Route, answer: Answer, model: type[ModelT]) -> _Envelope[ModelT]:
+    data = read_json(route, answer)
+    if not isinstance(data, dict) or not isinstance(data.get("content"), list):
+        unreadable(route, answer, "is no page: it has no list 'content'")
+    items = [read_object(route, answer, item, model) for item in data["content"]]
+    numbers = {
+        name: data[name]
+        for name in ("page", "size", "totalElements", "totalPages")
+        if isinstance(data.get(name), int)
+    }
+    return _Envelope[ModelT].model_construct(
+        content=items,
+        page=numbers.get("page"),
+        size=numbers.get("size"),
+        total_elements=numbers.get("totalElements"),
+        total_pages=numbers.get("totalPages"),
+    )
+
+
+def unreadable(route: Route, answer: Answer, why: str) -> NoReturn:
+    """Raise what an answer that cannot be read deserves; its content is not shown."""
+    raise VolubileProtocolError(
+        f"{route.operation}: the answer ({answer.status}) {why}. Check that the connection's host is Volubile's API; "
+        "if it is, report this to Volubile's support.",
+        operation=route.operation,
+        status=answer.status,
+    )
+
+
+@cache
+def _members(model: type[ApiModel]) -> dict[str, frozenset[str]]:
+    """The members of a model, and the keys each may have in an answer."""
+    members = {}
+    for name, info in model.model_fields.items():
+        alias = info.validation_alias
+        keys = alias.choices if isinstance(alias, AliasChoices) else [alias or info.alias or name]
+        members[name] = frozenset({name, *map(str, keys)})
+    return members
+
+
+def _kind(data: Any) -> str:
+    return {list: "a list", str: "a text", type(None): "nothing"}.get(type(data), "a value")
+
+
+def _whole(data: Any) -> Any:
+    """Replace halves of characters, which JSON can express and no file can store."""
+    if isinstance(data, str):
+        return data.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(data, list):
+        return [_whole(entry) for entry in data]
+    if isinstance(data, dict):
+        return {_whole(key): _whole(value) for key, value in data.items()}
+    return data

@@ -1,0 +1,447 @@
+"""The Volubile API: one method per route."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from airflow_provider_volubile.api import routes, wire
+from airflow_provider_volubile.api.answers import (
+    is_empty,
+    read_json,
+    read_object,
+    read_one,
+    read_page,
+    unreadable,
+)
+from airflow_provider_volubile.api.auth import Credentials, check_token, identify, token_lifetime
+from airflow_provider_volubile.api.models import (
+    AcceptedCall,
+    Agent,
+    Call,
+    Campaign,
+    IssuedToken,
+    Page,
+    TranscriptEvent,
+)
+from airflow_provider_volubile.api.paging import walk
+from airflow_provider_volubile.api.recordings import Recording, open_recording
+from airflow_provider_volubile.api.routes import Route
+from airflow_provider_volubile.api.sending import Message, RateLimit, RetryBudget, Sender, Window
+from airflow_provider_volubile.api.transport import JSON_LIMIT, Answer, Transport, check_base_url
+from airflow_provider_volubile.exceptions import (
+    VolubileInputError,
+    VolubileNotFound,
+    VolubileProtocolError,
+    VolubileRequestRefused,
+    VolubileUnknownOutcome,
+)
+
+log = logging.getLogger(__name__)
+
+TRANSCRIPT_LIMIT = 64 * 2**20
+NEWEST_FIRST = "created,DESC"
+
+
+class VolubileClient:
+    """One account of Volubile. Threads may share a client.
+
+    Every method raises the classes of :mod:`airflow_provider_volubile.exceptions` and nothing else; besides
+    those named at a method: :class:`VolubileInputError` before anything is sent, :class:`VolubileAuthError`,
+    :class:`VolubileRateLimitError`, :class:`VolubileRequestRefused`, :class:`VolubileUnavailable` and
+    :class:`VolubileProtocolError`.
+
+    :param base_url: such as ``https://api.eu.volubile.ai``; plain http to this machine only.
+    :param credentials: an :class:`ApiKeyPair`, or :class:`BearerTokens` made of one.
+    :param window: the account's rate window, shared by all its clients in a process.
+    :param timeout: seconds without progress, or one number each for connecting and reading.
+    :param background: this client polls: it leaves the window's reserve to others.
+    :param retry: how long a request is kept trying.
+    :param on_secret: called with each token that is received, so that logs can mask it.
+    :param sleep: waits between attempts.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        credentials: Credentials,
+        *,
+        window: Window,
+        timeout: float | tuple[float, float] = 30.0,
+        background: bool = False,
+        retry: RetryBudget | None = None,
+        on_secret: Callable[[str], None] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.base_url = check_base_url(base_url)
+        self._transport = Transport(timeout)
+        self._on_secret = on_secret
+        self._sender = Sender(
+            self._transport,
+            identify(credentials, self.base_url, self.issue_token),
+            window,
+            budget=retry or RetryBudget(),
+            background=background,
+            sleep=sleep,
+        )
+        self._sort_refused = False
+        self._filter_ignored = False
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.base_url!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close idle connections. The client can still be used."""
+        self._transport.close()
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """The account's limit and what is left of it, as the last answer told; None before that."""
+        return self._sender.rate_limit
+
+    # --- agents ---------------------------------------------------------------------------------------------------
+
+    def list_agents(self, page: int = 1, size: int = wire.MAX_PAGE_SIZE) -> Page[Agent]:
+        """One page of the account's agents (https://docs.volubile.ai/api-reference/agents/list)."""
+        answer = self._send(routes.LIST_AGENTS, params=wire.page_query(page, size))
+        return read_page(routes.LIST_AGENTS, answer, Agent)
+
+    def iter_agents(self) -> Iterator[Agent]:
+        """All agents of the account."""
+        return walk(routes.LIST_AGENTS.operation, self.list_agents)
+
+    def get_agent(self, agent_id: str) -> Agent:
+        """One agent (https://docs.volubile.ai/api-reference/agents/get).
+
+        :raises VolubileNotFound: no such agent.
+        """
+        answer = self._send(routes.GET_AGENT, wire.check_id(agent_id, "agent_id"))
+        return read_one(routes.GET_AGENT, answer, Agent)
+
+    def update_agent(self, agent_id: str, changes: Mapping[str, Any]) -> Agent:
+        """Change ``name``, ``active``, ``recordable`` or ``archived``
+        (https://docs.volubile.ai/api-reference/agents/patch).
+
+        That others stay as they are is inferred. The agent is read back when the answer does not show it.
+
+        :raises VolubileNotFound: no such agent.
+        """
+        answer = self._send(
+            routes.UPDATE_AGENT, wire.check_id(agent_id, "agent_id"), body=wire.agent_body(changes)
+        )
+        if is_empty(answer):
+            return self.get_agent(agent_id)
+        return read_one(routes.UPDATE_AGENT, answer, Agent)
+
+    # --- calls ----------------------------------------------------------------------------------------------------
+
+    def list_calls(
+        self,
+        *,
+        agent_id: str | None = None,
+        phone: str | None = None,
+        campaign: str | None = None,
+        from_date: date | None = None,
+        to_date: date | None = None,
+        page: int = 1,
+        size: int = wire.MAX_PAGE_SIZE,
+        sort: str | None = NEWEST_FIRST,
+    ) -> Page[Call]:
+        """One page of calls (https://docs.volubile.ai/api-reference/calls/list).
+
+        :param phone: E.164.
+        :param campaign: a campaign's name, not its id. Whether the server applied this filter cannot be
+            checked.
+        :param from_date: first day, with ``to_date`` only. The clock and zone of these days are not
+            documented: ask one day wider on both sides and decide by the timestamps.
+        :param to_date: last day, inclusive.
+        :param sort: ``property,ASC`` or ``property,DESC``. When the server refuses it, the page comes in an
+            unknown order and its ``sort`` is None.
+        """
+        filters = wire.call_query(
+            agent_id=agent_id, phone=phone, campaign=campaign, from_date=from_date, to_date=to_date
+        )
+        if self._sort_refused:
+            sort = None
+        try:
+            answer = self._send(routes.LIST_CALLS, params=filters | wire.page_query(page, size, sort))
+        except VolubileRequestRefused as refused:
+            if refused.status != 400 or sort is None:
+                raise
+            sort = None
+            answer = None
+        if answer is None:  # perhaps it was the order, whose properties are not documented
+            answer = self._send(routes.LIST_CALLS, params=filters | wire.page_query(page, size))
+            self._sort_refused = True
+            log.warning(
+                "listCalls: the order %r was refused; calls are listed without one from now on.", sort
+            )
+        found = read_page(routes.LIST_CALLS, answer, Call, sort)
+        wanted = tuple(
+            call
+            for call in found.content
+            if wire.is_wanted(call.agent_id, call.phone, agent_id=agent_id, phone=phone)
+        )
+        if len(wanted) < len(found.content) and not self._filter_ignored:
+            self._filter_ignored = True
+            log.warning(
+                "listCalls: the server ignored a filter; it is applied here, at the price of more pages."
+            )
+        return replace(found, content=wanted)
+
+    def iter_calls(
+        self,
+        *,
+        agent_id: str | None = None,
+        phone: str | None = None,
+        campaign: str | None = None,
+        from_date: date | None = None,
+        to_date: date | None = None,
+        size: int = wire.MAX_PAGE_SIZE,
+        sort: str | None = NEWEST_FIRST,
+    ) -> Iterator[Call]:
+        """All calls that :meth:`list_calls` finds, each once, although new ones arrive meanwhile."""
+
+        def fetch(page: int) -> Page[Call]:
+            return self.list_calls(
+                agent_id=agent_id,
+                phone=phone,
+                campaign=campaign,
+                from_date=from_date,
+                to_date=to_date,
+                page=page,
+                size=size,
+                sort=sort,
+            )
+
+        return walk(routes.LIST_CALLS.operation, fetch)
+
+    def get_call(self, call_id: str) -> Call:
+        """One call (https://docs.volubile.ai/api-reference/calls/get).
+
+        :raises VolubileNotFound: no such call.
+        """
+        answer = self._send(routes.GET_CALL, wire.check_id(call_id, "call_id"))
+        return read_one(routes.GET_CALL, answer, Call)
+
+    def create_call(self, agent_id: str, recipient: wire.RecipientLike) -> AcceptedCall:
+        """Have an outbound agent call one person (https://docs.volubile.ai/api-reference/calls/create).
+
+        :param recipient: has ``phone`` (E.164) and ``context``, as attributes or keys.
+        :returns: the call; without its id when the server does not tell it, which is not documented.
+        :raises VolubileUnknownOutcome: the person may or may not be called.
+        """
+        answer = self._send(routes.CREATE_CALL, body=wire.call_body(agent_id, recipient))
+        return next(_accepted(routes.CREATE_CALL, answer), AcceptedCall())
+
+    def create_bulk_calls(
+        self, agent_id: str, recipients: Iterable[wire.RecipientLike]
+    ) -> list[AcceptedCall]:
+        """Have an outbound agent call up to 1,000 people; both bodies of this route are assumed
+        (:mod:`.wire`).
+
+        :returns: the calls the server told of: perhaps fewer than were sent, in any order, without ids or
+            numbers. People who are missing may be called all the same: look in the list of calls.
+        :raises VolubileUnknownOutcome: all, some or none may be called.
+        """
+        answer = self._send(routes.CREATE_BULK_CALLS, body=wire.bulk_body(agent_id, recipients))
+        return list(_accepted(routes.CREATE_BULK_CALLS, answer))
+
+    def get_transcript(self, call_id: str) -> list[TranscriptEvent]:
+        """What happened and was said in a call (https://docs.volubile.ai/api-reference/calls/get-transcript).
+
+        :returns: the events in the server's order; empty when the server answers with an empty list.
+        :raises VolubileNotFound: no such call, or no transcript (yet).
+        """
+        route = routes.GET_TRANSCRIPT
+        answer = self._send(route, wire.check_id(call_id, "call_id"), limit=TRANSCRIPT_LIMIT)
+        if is_empty(answer):
+            raise VolubileNotFound(
+                f"{route.operation}: call {call_id} has no transcript yet ({answer.status} without content).",
+                operation=route.operation,
+                status=answer.status,
+            )
+        try:
+            events = wire.transcript_events(answer.body or b"")
+        except (ValueError, RecursionError):
+            events = None
+        if events is None:
+            unreadable(route, answer, "is no transcript")
+        return [read_object(route, answer, event, TranscriptEvent) for event in events]
+
+    def open_recording(self, call_id: str, *, offset: int = 0) -> AbstractContextManager[Recording]:
+        """Open the audio of a call; use it in a ``with`` statement and read ``iter_chunks()``.
+
+        Only the route is documented. Audio, a redirect and a JSON link are understood. Credentials go to the
+        API only; the link must be https.
+
+        :param offset: bytes to skip. Look at the recording's own ``offset``: not every server can skip.
+        :raises VolubileNotFound: no such call, or it was not recorded.
+        :raises VolubileUnavailable: also while reading, when the audio breaks off.
+        """
+        if offset < 0:
+            raise VolubileInputError(f"offset {offset} is negative: it counts the bytes to skip.")
+        return open_recording(
+            self._sender, self._transport, self.base_url, wire.check_id(call_id, "call_id"), offset
+        )
+
+    # --- campaigns ------------------------------------------------------------------------------------------------
+
+    def get_campaign(self, campaign_id: str) -> Campaign:
+        """One campaign; the answer is assumed to be that of its creation.
+
+        :raises VolubileNotFound: no such campaign.
+        """
+        answer = self._send(routes.GET_CAMPAIGN, wire.check_id(campaign_id, "campaign_id"))
+        return read_one(routes.GET_CAMPAIGN, answer, Campaign)
+
+    def create_campaign(self, request: Mapping[str, Any]) -> Campaign:
+        """Create a campaign (https://docs.volubile.ai/api-reference/campaigns/create).
+
+        ``timezone`` is documented in answers only: when the server refuses it, the campaign is created
+        without it, and a warning tells when the answer shows another one.
+
+        :param request: the documented body, as :func:`wire.campaign_body` builds it.
+        :raises VolubileUnknownOutcome: it may or may not exist; its ``accepted`` is True when it does, but
+            its id could not be read. Find its calls by the campaign's name.
+        """
+        body = dict(request)
+        zone = body.get("timezone")
+        if zone is not None:
+            wire.check_timezone(zone)
+        answer = None
+        try:
+            answer = self._send(routes.CREATE_CAMPAIGN, body=body)
+        except VolubileRequestRefused as refused:
+            if refused.status != 400 or zone is None or not wire.refuses_timezone(refused.reason):
+                raise
+        if answer is None:  # a 400 is a definite no, so nothing exists yet
+            del body["timezone"]
+            answer = self._send(routes.CREATE_CAMPAIGN, body=body)
+            log.warning(
+                "createCampaign: the server takes no timezone; the campaign runs on the account's clock."
+            )
+        campaign = None
+        with suppress(VolubileProtocolError):
+            campaign = read_one(routes.CREATE_CAMPAIGN, answer, Campaign)
+        if campaign is None:
+            raise VolubileUnknownOutcome(
+                f"createCampaign: the campaign {body.get('name')!r} was accepted ({answer.status}), but the answer does not "
+                "tell its id. Do not create it again: find its calls by its name, or look in the dashboard.",
+                operation=routes.CREATE_CAMPAIGN.operation,
+                status=answer.status,
+                accepted=True,
+            )
+        if zone is not None and campaign.timezone not in (None, zone):
+            log.warning(
+                "Campaign %s runs on the clock of %s, not of %s as was asked: check its time slots.",
+                campaign.id,
+                campaign.timezone,
+                zone,
+            )
+        return campaign
+
+    def update_campaign_status(self, campaign_id: str, status: str) -> Campaign:
+        """Pause, resume or cancel a campaign
+        (https://docs.volubile.ai/api-reference/campaigns/update-status).
+
+        Setting the status it already has is a success, also where the server refuses it.
+
+        :param status: ``ACTIVE``, ``PAUSED`` or ``CANCELLED``.
+        :raises VolubileNotFound: no such campaign.
+        """
+        if status not in wire.CAMPAIGN_STATUSES:
+            raise VolubileInputError(
+                f"status {status!r} is not one of {', '.join(wire.CAMPAIGN_STATUSES)} (a campaign's has two L)."
+            )
+        route = routes.UPDATE_CAMPAIGN_STATUS
+        refusal = None
+        try:
+            answer = self._send(route, wire.check_id(campaign_id, "campaign_id"), body=status)
+        except VolubileRequestRefused as refused:
+            refusal = refused
+        if refusal is not None:
+            # An earlier attempt whose answer was lost may have set it.
+            campaign = self.get_campaign(campaign_id)
+            if campaign.status != status:
+                raise refusal
+            return campaign
+        if is_empty(answer):
+            return self.get_campaign(campaign_id)
+        return read_one(route, answer, Campaign)
+
+    # --- tokens ---------------------------------------------------------------------------------------------------
+
+    def issue_token(self, scopes: Iterable[str]) -> IssuedToken:
+        """Ask for a bearer token (https://docs.volubile.ai/api-reference/auth/create-token), with an API key
+        always.
+
+        :param scopes: such as ``calls:read``; one text for a single one.
+        :raises VolubileProtocolError: the answer holds no token, or one whose life is over or unknown.
+        """
+        route = routes.ISSUE_TOKEN
+        wanted = frozenset([scopes] if isinstance(scopes, str) else scopes)
+        if not wanted or not wanted <= routes.SCOPES:
+            unknown = ", ".join(sorted(map(repr, wanted - routes.SCOPES))) or "none at all"
+            raise VolubileInputError(f"scopes: {unknown}; the API knows {', '.join(sorted(routes.SCOPES))}.")
+        answer = self._send(route, body={"scope": sorted(wanted)})
+        data = read_json(route, answer)
+        flaw = token = life = None
+        now = datetime.now(UTC)
+        try:
+            token = check_token(data.get("token") if isinstance(data, dict) else None)
+            if self._on_secret is not None:
+                self._on_secret(token)
+            life = token_lifetime(token, data.get("expiresIn"), now.timestamp())
+        except ValueError as error:
+            flaw = str(error)
+        if token is None or life is None:
+            unreadable(route, answer, flaw or "does not say how long its token lives")
+        return IssuedToken(token, wanted, life, now + timedelta(seconds=life))
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _send(
+        self,
+        route: Route,
+        identifier: str | None = None,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        body: Any = None,
+        limit: int = JSON_LIMIT,
+    ) -> Answer:
+        return self._sender.send(
+            Message(route, self.base_url + wire.path(route.path, identifier), params, body, limit=limit)
+        )
+
+
+def _accepted(route: Route, answer: Answer) -> Iterator[AcceptedCall]:
+    """What an answer tells of calls that were taken. Whatever it looks like, the 2xx says that they were."""
+    try:
+        data = json.loads(answer.body or b"null")
+    except (ValueError, RecursionError):
+        data = None
+    if data is None:
+        log.warning(
+            "%s was accepted (%s), but the answer tells no calls; look them up.",
+            route.operation,
+            answer.status,
+        )
+        return
+    for identifier, phone in wire.accepted_calls(data):
+        yield AcceptedCall(identifier, phone)

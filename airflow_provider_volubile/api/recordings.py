@@ -1,0 +1,200 @@
+"""The audio of a call: bytes, a redirect or a link, streamed and never whole in memory.
+
+The page of this route is not known, so all three are understood
+(https://docs.volubile.ai/api-reference/authentication lists the route and its scope).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from airflow_provider_volubile.api import wire
+from airflow_provider_volubile.api.answers import unreadable
+from airflow_provider_volubile.api.routes import GET_RECORDING
+from airflow_provider_volubile.api.sending import Message, Sender
+from airflow_provider_volubile.api.transport import Answer, ConnectionFault, Transport, is_loopback, origin
+from airflow_provider_volubile.exceptions import (
+    VolubileNotFound,
+    VolubileProtocolError,
+    VolubileUnavailable,
+)
+
+MAX_HOPS = 3
+_LINK_LIMIT = 2**20
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """An open recording.
+
+    :param content_type: as the server calls it, such as ``audio/mpeg``; empty when it does not.
+    :param length: bytes of the whole recording; None when the server did not tell.
+    :param offset: where the chunks begin. 0 although another was asked for: the server cannot resume, begin
+        anew.
+    """
+
+    content_type: str
+    length: int | None
+    offset: int
+    _chunks: Iterator[bytes] = field(repr=False)
+
+    def iter_chunks(self) -> Iterator[bytes]:
+        """The audio, once.
+
+        :raises VolubileUnavailable: it broke off or is shorter than announced. Keep what came and open it
+            again with ``offset``.
+        """
+        at = self.offset
+        reason = None
+        try:
+            for chunk in self._chunks:
+                at += len(chunk)
+                yield chunk
+        except ConnectionFault as fault:
+            reason = fault.reason
+        if reason is None and self.length is not None and at != self.length:
+            reason = f"it has {at} bytes instead of {self.length}"
+        if reason is not None:
+            raise VolubileUnavailable(
+                f"{GET_RECORDING.operation}: the recording broke off after {at} bytes ({reason}). "
+                "Open it again from there.",
+                operation=GET_RECORDING.operation,
+            )
+
+
+@contextmanager
+def open_recording(
+    sender: Sender, transport: Transport, base_url: str, call_id: str, offset: int = 0
+) -> Iterator[Recording]:
+    """Find and open a recording; see :meth:`VolubileClient.open_recording`."""
+    answer = _find(
+        sender, transport, base_url, wire.path(GET_RECORDING.path, call_id, what="call id"), offset
+    )
+    try:
+        chunks = transport.read_chunks(answer)
+        first = next(chunks, b"")
+        recording = _describe(answer, _chain(first, chunks), offset)
+        if not first and (recording.length is None or recording.length == recording.offset == 0):
+            raise _not_recorded(answer.status)
+        yield recording
+    finally:
+        if answer.stream is not None:
+            answer.stream.close()
+
+
+def _find(sender: Sender, transport: Transport, base_url: str, path: str, offset: int) -> Answer:
+    """Follow redirects and links to an answer that holds audio."""
+    headers = {"Accept": "audio/*, application/json;q=0.5, */*;q=0.1", "Accept-Encoding": "identity"}
+    if offset:
+        headers["Range"] = f"bytes={offset}-"
+    url = base_url + path
+    for _ in range(MAX_HOPS + 1):
+        answer = sender.send(
+            Message(
+                GET_RECORDING,
+                url,
+                headers=headers,
+                anonymous=origin(url) != origin(base_url),
+                stream=True,
+            )
+        )
+        link = _link(transport, answer)
+        if link is None:
+            if answer.status == 204:
+                raise _not_recorded(answer.status)
+            return answer
+        url = _checked_hop(url, link, base_url, answer.status)
+    raise VolubileProtocolError(
+        f"{GET_RECORDING.operation}: the recording is behind more than {MAX_HOPS} redirects.",
+        operation=GET_RECORDING.operation,
+    )
+
+
+def _link(transport: Transport, answer: Answer) -> str | None:
+    """Where an answer sends us; None when it is the audio itself."""
+    if 300 <= answer.status < 400:
+        location = answer.headers.get("Location")
+        if not location:
+            unreadable(GET_RECORDING, answer, "is a redirect to nowhere")
+        return location
+    if "json" not in answer.headers.get("Content-Type", "").lower():
+        return None
+    body = b""
+    try:
+        for chunk in transport.read_chunks(answer):
+            body += chunk
+            if len(body) > _LINK_LIMIT:
+                break
+    except ConnectionFault:
+        pass  # an incomplete link is not JSON
+    finally:
+        if answer.stream is not None:
+            answer.stream.close()
+    if not body.strip():
+        raise _not_recorded(answer.status)
+    data: Any = None
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        unreadable(GET_RECORDING, answer, "is neither audio nor a link")
+    link = wire.recording_link(data)
+    if link is None:
+        unreadable(GET_RECORDING, answer, "is JSON without a link to the recording")
+    return link
+
+
+def _checked_hop(url: str, link: str, base_url: str, status: int) -> str:
+    """Return the next address if it may be asked: https, or this machine when the API is on it too."""
+    try:
+        target = urljoin(url, link)
+        parts = urlsplit(target)
+        scheme, host, _ = origin(parts)
+    except ValueError:
+        scheme, host, parts, target = "", "", urlsplit(""), ""
+    allowed = scheme == "https" or (
+        scheme == "http" and is_loopback(host) and is_loopback(urlsplit(base_url).hostname)
+    )
+    if not allowed or parts.username is not None or any(c.isspace() or not c.isprintable() for c in target):
+        raise VolubileProtocolError(
+            f"{GET_RECORDING.operation}: the recording's link leads to {host or 'no host'} in a way that is not "
+            f"followed ({scheme or 'no scheme'}): only https is.",
+            operation=GET_RECORDING.operation,
+            status=status,
+        )
+    return target.split("#")[0]
+
+
+def _describe(answer: Answer, chunks: Iterator[bytes], offset: int) -> Recording:
+    headers = answer.headers
+    start, length = 0, None
+    announced = headers.get("Content-Length", "")
+    if announced.isdecimal() and headers.get("Content-Encoding", "identity").lower() == "identity":
+        length = int(announced)
+    if answer.status == 206:
+        found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
+        if found is None or int(found[1]) != offset:
+            unreadable(GET_RECORDING, answer, "is another part of the recording than was asked for")
+        start = offset
+        length = int(found[2]) if found[2] != "*" else (None if length is None else length + offset)
+    return Recording(headers.get("Content-Type", ""), length, start, chunks)
+
+
+def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    if first:
+        yield first
+    yield from rest
+
+
+def _not_recorded(status: int) -> VolubileNotFound:
+    return VolubileNotFound(
+        f"{GET_RECORDING.operation}: the call has no recording ({status} without content).",
+        operation=GET_RECORDING.operation,
+        status=status,
+    )
