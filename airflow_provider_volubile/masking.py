@@ -1,10 +1,11 @@
-"""Telephone numbers as people may see them in logs, errors, rendered fields and XCom."""
+"""What people may see of telephone numbers and secrets in logs, errors, rendered fields and XCom."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-__all__ = ["mask_phone", "mask_phones"]
+__all__ = ["mask_phone", "mask_phones", "mask_secrets"]
 
 HIDDEN = "***"
 
@@ -75,6 +76,13 @@ def mask_phones(text: str) -> str:
     each with or without the separators people use, and French numbers that lost their ``+``.
     """
     return _KEEP_OR_PHONE.sub(_mask, text)
+
+
+def mask_secrets(text: str, secrets: Iterable[str]) -> str:
+    """Take known secrets out of a text, such as what a server says about a request that held them."""
+    for secret in secrets:
+        text = text.replace(secret, HIDDEN)
+    return text
 
 
 def _mask(match: re.Match[str]) -> str:

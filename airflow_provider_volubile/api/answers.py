@@ -114,9 +114,7 @@ def _repaired(route: Route, answer: Answer, model: type[ModelT]) -> _Envelope[Mo
         unreadable(route, answer, "is no page: it has no list 'content'")
     items = [read_object(route, answer, item, model) for item in data["content"]]
     numbers = {
-        name: data[name]
-        for name in ("page", "size", "totalElements", "totalPages")
-        if isinstance(data.get(name), int)
+        name: data[name] for name in ("page", "size", "totalElements", "totalPages") if isinstance(data.get(name), int)
     }
     return _Envelope[ModelT].model_construct(
         content=items,

@@ -21,7 +21,7 @@ from airflow_provider_volubile.api.answers import (
     read_page,
     unreadable,
 )
-from airflow_provider_volubile.api.auth import Credentials, check_token, identify, token_lifetime
+from airflow_provider_volubile.api.auth import Credentials, identify
 from airflow_provider_volubile.api.models import (
     AcceptedCall,
     Agent,
@@ -35,6 +35,7 @@ from airflow_provider_volubile.api.paging import walk
 from airflow_provider_volubile.api.recordings import Recording, open_recording
 from airflow_provider_volubile.api.routes import Route
 from airflow_provider_volubile.api.sending import Message, RateLimit, RetryBudget, Sender, Window
+from airflow_provider_volubile.api.tokens import check_token, token_lifetime
 from airflow_provider_volubile.api.transport import JSON_LIMIT, Answer, Transport, check_base_url
 from airflow_provider_volubile.exceptions import (
     VolubileInputError,
@@ -141,9 +142,7 @@ class VolubileClient:
 
         :raises VolubileNotFound: no such agent.
         """
-        answer = self._send(
-            routes.UPDATE_AGENT, wire.check_id(agent_id, "agent_id"), body=wire.agent_body(changes)
-        )
+        answer = self._send(routes.UPDATE_AGENT, wire.check_id(agent_id, "agent_id"), body=wire.agent_body(changes))
         if is_empty(answer):
             return self.get_agent(agent_id)
         return read_one(routes.UPDATE_AGENT, answer, Agent)
@@ -188,20 +187,14 @@ class VolubileClient:
         if answer is None:  # perhaps it was the order, whose properties are not documented
             answer = self._send(routes.LIST_CALLS, params=filters | wire.page_query(page, size))
             self._sort_refused = True
-            log.warning(
-                "listCalls: the order %r was refused; calls are listed without one from now on.", sort
-            )
+            log.warning("listCalls: the order %r was refused; calls are listed without one from now on.", sort)
         found = read_page(routes.LIST_CALLS, answer, Call, sort)
         wanted = tuple(
-            call
-            for call in found.content
-            if wire.is_wanted(call.agent_id, call.phone, agent_id=agent_id, phone=phone)
+            call for call in found.content if wire.is_wanted(call.agent_id, call.phone, agent_id=agent_id, phone=phone)
         )
         if len(wanted) < len(found.content) and not self._filter_ignored:
             self._filter_ignored = True
-            log.warning(
-                "listCalls: the server ignored a filter; it is applied here, at the price of more pages."
-            )
+            log.warning("listCalls: the server ignored a filter; it is applied here, at the price of more pages.")
         return replace(found, content=wanted)
 
     def iter_calls(
@@ -249,9 +242,7 @@ class VolubileClient:
         answer = self._send(routes.CREATE_CALL, body=wire.call_body(agent_id, recipient))
         return next(_accepted(routes.CREATE_CALL, answer), AcceptedCall())
 
-    def create_bulk_calls(
-        self, agent_id: str, recipients: Iterable[wire.RecipientLike]
-    ) -> list[AcceptedCall]:
+    def create_bulk_calls(self, agent_id: str, recipients: Iterable[wire.RecipientLike]) -> list[AcceptedCall]:
         """Have an outbound agent call up to 1,000 people; both bodies of this route are assumed
         (:mod:`.wire`).
 
@@ -296,9 +287,7 @@ class VolubileClient:
         """
         if offset < 0:
             raise VolubileInputError(f"offset {offset} is negative: it counts the bytes to skip.")
-        return open_recording(
-            self._sender, self._transport, self.base_url, wire.check_id(call_id, "call_id"), offset
-        )
+        return open_recording(self._sender, self._transport, self.base_url, wire.check_id(call_id, "call_id"), offset)
 
     # --- campaigns ------------------------------------------------------------------------------------------------
 
@@ -333,16 +322,14 @@ class VolubileClient:
         if answer is None:  # a 400 is a definite no, so nothing exists yet
             del body["timezone"]
             answer = self._send(routes.CREATE_CAMPAIGN, body=body)
-            log.warning(
-                "createCampaign: the server takes no timezone; the campaign runs on the account's clock."
-            )
+            log.warning("createCampaign: the server takes no timezone; the campaign runs on the account's clock.")
         campaign = None
         with suppress(VolubileProtocolError):
             campaign = read_one(routes.CREATE_CAMPAIGN, answer, Campaign)
         if campaign is None:
             raise VolubileUnknownOutcome(
-                f"createCampaign: the campaign {body.get('name')!r} was accepted ({answer.status}), but the answer does not "
-                "tell its id. Do not create it again: find its calls by its name, or look in the dashboard.",
+                f"createCampaign: the campaign {body.get('name')!r} was accepted ({answer.status}), but the answer "
+                "does not tell its id. Do not create it again: find its calls by its name, or look in the dashboard.",
                 operation=routes.CREATE_CAMPAIGN.operation,
                 status=answer.status,
                 accepted=True,

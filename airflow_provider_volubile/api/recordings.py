@@ -74,9 +74,7 @@ def open_recording(
     sender: Sender, transport: Transport, base_url: str, call_id: str, offset: int = 0
 ) -> Iterator[Recording]:
     """Find and open a recording; see :meth:`VolubileClient.open_recording`."""
-    answer = _find(
-        sender, transport, base_url, wire.path(GET_RECORDING.path, call_id, what="call id"), offset
-    )
+    answer = _find(sender, transport, base_url, wire.path(GET_RECORDING.path, call_id, what="call id"), offset)
     try:
         chunks = transport.read_chunks(answer)
         first = next(chunks, b"")
@@ -158,9 +156,7 @@ def _checked_hop(url: str, link: str, base_url: str, status: int) -> str:
         scheme, host, _ = origin(parts)
     except ValueError:
         scheme, host, parts, target = "", "", urlsplit(""), ""
-    allowed = scheme == "https" or (
-        scheme == "http" and is_loopback(host) and is_loopback(urlsplit(base_url).hostname)
-    )
+    allowed = scheme == "https" or (scheme == "http" and is_loopback(host) and is_loopback(urlsplit(base_url).hostname))
     if not allowed or parts.username is not None or any(c.isspace() or not c.isprintable() for c in target):
         raise VolubileProtocolError(
             f"{GET_RECORDING.operation}: the recording's link leads to {host or 'no host'} in a way that is not "

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: Where an account's API keys are made (https://docs.volubile.ai/api-reference/authentication).
+DASHBOARD = "https://eu.volubile.ai/integrations/api"
+
+#: All scopes a token can have (https://docs.volubile.ai/api-reference/auth/create-token).
 SCOPES = frozenset(
-    f"{kind}:{right}"
-    for kind in ("calls", "campaigns", "agents", "integrations")
-    for right in ("read", "write")
+    f"{kind}:{right}" for kind in ("calls", "campaigns", "agents", "integrations") for right in ("read", "write")
 )
 
 

@@ -50,9 +50,7 @@ class Window(Protocol):
 
     def acquire(self, *, background: bool = False) -> None: ...
 
-    def observe(
-        self, status: int, headers: Mapping[str, str], *, sent_at: float, received_at: float
-    ) -> None: ...
+    def observe(self, status: int, headers: Mapping[str, str], *, sent_at: float, received_at: float) -> None: ...
 
     def abandon(self) -> None: ...
 
@@ -193,9 +191,7 @@ class Sender:
         except BaseException:
             self._window.abandon()
             raise
-        self._window.observe(
-            answer.status, answer.headers, sent_at=answer.sent_at, received_at=answer.received_at
-        )
+        self._window.observe(answer.status, answer.headers, sent_at=answer.sent_at, received_at=answer.received_at)
         return self._passed(route, answer)
 
     def _tried(self, route: Route, outgoing: Outgoing) -> Answer:
@@ -295,8 +291,8 @@ def _judge(message: Message, identity: Identity | None, answer: Answer) -> Answe
         raise identity.refusal(route.operation, 403)
     if status == 404:
         raise VolubileNotFound(
-            f"{route.operation}: {host} knows no such object (404){said}. Check the id, and that it belongs to the account "
-            "of this connection.",
+            f"{route.operation}: {host} knows no such object (404){said}. Check the id, and that it belongs to the "
+            "account of this connection.",
             operation=route.operation,
             status=status,
         )
@@ -309,9 +305,7 @@ def _judge(message: Message, identity: Identity | None, answer: Answer) -> Answe
             status=status,
         )
     if status == 408 or status >= 500:
-        raise _Again(
-            _unavailable(route, host, f"it answered {status}{said}", status), retry_after(answer.headers)
-        )
+        raise _Again(_unavailable(route, host, f"it answered {status}{said}", status), retry_after(answer.headers))
     if 400 <= status < 500:
         raise VolubileRequestRefused(
             f"{route.operation}: {host} refused the request ({status}){said}. Nothing was taken; correct it before "

@@ -155,13 +155,9 @@ def check_base_url(url: str) -> str:
             "the host of the connection is not a URL: expected for example https://api.eu.volubile.ai"
         ) from None
     if parts.username is not None or parts.password is not None:
-        raise VolubileInputError(
-            f"the URL of {host} holds a user or password: keys belong in their own fields."
-        )
+        raise VolubileInputError(f"the URL of {host} holds a user or password: keys belong in their own fields.")
     if "?" in text or "#" in text:
-        raise VolubileInputError(
-            f"the URL of {host} holds a query or fragment: give host, port and path only."
-        )
+        raise VolubileInputError(f"the URL of {host} holds a query or fragment: give host, port and path only.")
     if scheme != "https" and not (scheme == "http" and is_loopback(host)):
         raise VolubileInputError(
             f"{scheme}://{host} would send keys and numbers unprotected: use https (http only for this machine)."
@@ -184,9 +180,7 @@ class Transport:
     def __init__(self, timeout: float | tuple[float, float] = 30.0) -> None:
         self._timeout = timeout if isinstance(timeout, tuple) else (timeout, timeout)
         if not all(isinstance(t, int | float) and 0 < t < float("inf") for t in self._timeout):
-            raise VolubileInputError(
-                f"timeout {timeout!r} must be a positive number of seconds, or two of them."
-            )
+            raise VolubileInputError(f"timeout {timeout!r} must be a positive number of seconds, or two of them.")
         self._idle: deque[requests.Session] = deque()
         hide_urls_in_logs()
 
@@ -206,9 +200,7 @@ class Transport:
             if not (flaw or request.own_connection or request.stream) and len(self._idle) < _IDLE_SESSIONS:
                 last_use = False
                 self._idle.append(session)
-            return Answer(
-                response.status_code, response.headers, sent_at, received_at, body, flaw, broken_off
-            )
+            return Answer(response.status_code, response.headers, sent_at, received_at, body, flaw, broken_off)
         finally:
             if last_use:
                 session.close()
@@ -283,9 +275,7 @@ def _new_session() -> requests.Session:
     return session
 
 
-def _read(
-    response: requests.Response, limit: int, timeout: tuple[float, float]
-) -> tuple[bytes | None, str, bool]:
+def _read(response: requests.Response, limit: int, timeout: tuple[float, float]) -> tuple[bytes | None, str, bool]:
     """Return the body, or None with what is wrong and whether it broke off half-way.
 
     Read in single receives, so that neither dripping bytes nor a small body that unpacks into a huge one can
@@ -318,9 +308,7 @@ def describe(error: BaseException, timeout: tuple[float, float]) -> str:
     if first(socket.gaierror, urllib3.exceptions.NameResolutionError):
         return f"{through}the host name could not be resolved"
     if isinstance(tls := first(ssl.SSLCertVerificationError), ssl.SSLCertVerificationError):
-        return (
-            f"{through}its TLS certificate was not accepted ({tls.verify_message or 'verification failed'})"
-        )
+        return f"{through}its TLS certificate was not accepted ({tls.verify_message or 'verification failed'})"
     if isinstance(tls := first(ssl.SSLError), ssl.SSLError):
         return f"{through}TLS failed ({tls.reason or 'no reason given'})"
     if first(urllib3.exceptions.SSLError, ssl.CertificateError):

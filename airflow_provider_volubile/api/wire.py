@@ -123,9 +123,7 @@ def call_query(
             raise VolubileInputError("campaign is empty: give the campaign's name, or leave the filter out.")
         query["campaign"] = campaign
     if (from_date is None) != (to_date is None):
-        raise VolubileInputError(
-            "from_date and to_date must be given together: the API accepts no open interval."
-        )
+        raise VolubileInputError("from_date and to_date must be given together: the API accepts no open interval.")
     if from_date is not None and to_date is not None:
         for name, day in (("from_date", from_date), ("to_date", to_date)):
             if isinstance(day, datetime) or not isinstance(day, date):
@@ -137,9 +135,7 @@ def call_query(
     return query
 
 
-def is_wanted(
-    call_agent: str | None, call_phone: str | None, *, agent_id: str | None, phone: str | None
-) -> bool:
+def is_wanted(call_agent: str | None, call_phone: str | None, *, agent_id: str | None, phone: str | None) -> bool:
     """Whether a listed call passes the filters that were asked for: a server may ignore a name it does not
     know.
 
@@ -214,9 +210,7 @@ def context_values(context: Mapping[str, Any]) -> dict[str, Any]:
     sent: dict[str, Any] = {}
     for key, value in context.items():
         if not isinstance(key, str) or not key:
-            raise VolubileInputError(
-                f"context key {key!r} is not a text: the agent's prompt could not name it."
-            )
+            raise VolubileInputError(f"context key {key!r} is not a text: the agent's prompt could not name it.")
         if key == "system":
             raise VolubileInputError("context key 'system' is reserved: the service fills it in itself.")
         if value is None:
@@ -289,9 +283,7 @@ def campaign_body(
         "name": name,
         "agentId": check_id(agent_id, "agent_id"),
         "startDate": start_date.isoformat(),
-        "timeSlots": [
-            {"startTime": f"{start:%H:%M}", "endTime": f"{end:%H:%M}"} for start, end in time_slots
-        ],
+        "timeSlots": [{"startTime": f"{start:%H:%M}", "endTime": f"{end:%H:%M}"} for start, end in time_slots],
         "batchSize": batch_size,
         "days": list(days),
         "recipients": _recipients(recipients),
@@ -330,13 +322,9 @@ def agent_body(changes: Mapping[str, Any]) -> dict[str, Any]:
         raise VolubileInputError(f"no changes given: an agent can change {', '.join(AGENT_CHANGES)}.")
     for name, value in changes.items():
         if name not in AGENT_CHANGES:
-            raise VolubileInputError(
-                f"an agent's {name!r} cannot be changed, only {', '.join(AGENT_CHANGES)}."
-            )
+            raise VolubileInputError(f"an agent's {name!r} cannot be changed, only {', '.join(AGENT_CHANGES)}.")
         if type(value) is not AGENT_CHANGES[name] or value == "":
-            raise VolubileInputError(
-                f"an agent's {name!r} must be a {AGENT_CHANGES[name].__name__}: {value!r}."
-            )
+            raise VolubileInputError(f"an agent's {name!r} must be a {AGENT_CHANGES[name].__name__}: {value!r}.")
     return dict(changes)
 
 
