@@ -11,14 +11,17 @@ from airflow_provider_volubile.simulator.agents import (
     RECEPTION_AGENT_ID,
     REMINDER_AGENT_ID,
 )
+from airflow_provider_volubile.simulator.config import PRIMARY_KEY, SECONDARY_KEY
 from airflow_provider_volubile.simulator.handle import Simulator, SimulatorError
 
 __all__ = [
     "ARCHIVED_AGENT_ID",
     "FOLLOW_UP_AGENT_ID",
     "INACTIVE_AGENT_ID",
+    "PRIMARY_KEY",
     "RECEPTION_AGENT_ID",
     "REMINDER_AGENT_ID",
+    "SECONDARY_KEY",
     "Simulator",
     "SimulatorError",
 ]

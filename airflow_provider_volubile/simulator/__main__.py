@@ -42,9 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config=config,
     )
     try:
-        server.run(
-            options, given.host, given.port, given.media_port, until_stdin_closes=given.until_stdin_closes
-        )
+        server.run(options, given.host, given.port, given.media_port, until_stdin_closes=given.until_stdin_closes)
     except OSError as error:
         print(f"Volubile simulator cannot listen: {error}", file=sys.stderr)
         return 1
@@ -56,15 +54,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m airflow_provider_volubile.simulator",
         description="A local Volubile without telephones, for developing and testing Dags.",
     )
-    parser.add_argument(
-        "--port", type=int, default=8765, help="API and control interface; 0: any (%(default)s)"
-    )
+    parser.add_argument("--port", type=int, default=8765, help="API and control interface; 0: any (%(default)s)")
     parser.add_argument("--media-port", type=int, default=0, help="recordings behind presigned links; 0: any")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="what chance depends on (%(default)s)")
-    parser.add_argument(
-        "--start", type=_instant, help="simulated time to begin with, ISO 8601 with an offset (now)"
-    )
+    parser.add_argument("--start", type=_instant, help="simulated time to begin with, ISO 8601 with an offset (now)")
     parser.add_argument("--primary-key", default=PRIMARY_KEY, help="(%(default)s)")
     parser.add_argument("--secondary-key", default=SECONDARY_KEY, help="(%(default)s)")
     parser.add_argument("--speed", type=float, help="simulated seconds per second (1)")

@@ -14,9 +14,7 @@ from airflow_provider_volubile.simulator.clock import Clock
 from airflow_provider_volubile.simulator.config import Config
 
 SCOPES = tuple(
-    f"{area}:{right}"
-    for area in ("calls", "campaigns", "agents", "integrations")
-    for right in ("read", "write")
+    f"{area}:{right}" for area in ("calls", "campaigns", "agents", "integrations") for right in ("read", "write")
 )
 
 
@@ -79,9 +77,7 @@ class Auth:
         wall = self._clock.wall()
         self._issued += 1
         if self._issued % 1000 == 0:  # a lapsed token is told from an unknown one, but not for ever
-            self._tokens = {
-                value: token for value, token in self._tokens.items() if token.expires > wall - 3600
-            }
+            self._tokens = {value: token for value, token in self._tokens.items() if token.expires > wall - 3600}
         granted = list(dict.fromkeys(scopes))
         jti = hashlib.sha256(f"{self._secret} {self._issued}".encode()).hexdigest()[:32]
         claims: dict[str, Any] = {

@@ -85,9 +85,7 @@ class CreateCampaign(_Body):
         return self
 
     def slots(self) -> list[tuple[time, time]]:
-        return [
-            (time.fromisoformat(slot.startTime), time.fromisoformat(slot.endTime)) for slot in self.timeSlots
-        ]
+        return [(time.fromisoformat(slot.startTime), time.fromisoformat(slot.endTime)) for slot in self.timeSlots]
 
 
 class UpdateAgent(_Body):

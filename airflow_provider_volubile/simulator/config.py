@@ -22,17 +22,13 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     # Clock and telephones
-    speed: float = Field(
-        1, ge=0, description="Simulated seconds per wall second; 0 stands still between advances."
-    )
+    speed: float = Field(1, ge=0, description="Simulated seconds per wall second; 0 stands still between advances.")
     ignore_windows: bool = Field(
         False, description="Campaigns dial at once: start date, days, time slots and batch size do not count."
     )
     lines: int = Field(20, ge=1, description="Calls one campaign may have in progress at once.")
     dial_interval: float = Field(1, ge=0, description="Simulated seconds between two dials of one campaign.")
-    transcript_delay: float = Field(
-        30, ge=0, description="Simulated seconds from the end of a call to its transcript."
-    )
+    transcript_delay: float = Field(30, ge=0, description="Simulated seconds from the end of a call to its transcript.")
     latency: float = Field(0, ge=0, description="Wall seconds that every answer of the API takes.")
 
     # Rate window
@@ -61,16 +57,12 @@ class Config(BaseModel):
         "calls", description="Answer of POST /v1/bulk/calls; `partial` leaves out every second call."
     )
     transcript_shape: Literal["array", "single", "ndjson"] = "array"
-    transcript_size: int | None = Field(
-        None, ge=1, description="Make every transcript at least this many bytes."
-    )
+    transcript_size: int | None = Field(None, ge=1, description="Make every transcript at least this many bytes.")
     recording_answer: Literal["bytes", "redirect", "json", "empty"] = Field(
         "bytes", description="`redirect` and `json` lead to the media port."
     )
     recording_size: int = Field(8044, ge=44, description="Bytes of every recording.")
-    patch_answer: Literal["agent", "empty", "204"] = Field(
-        "agent", description="Answer of PATCH /v1/agents/{id}."
-    )
+    patch_answer: Literal["agent", "empty", "204"] = Field("agent", description="Answer of PATCH /v1/agents/{id}.")
     created: Literal["present", "missing"] = Field("present", description="Whether calls show `created`.")
     created_lag: float = Field(
         0,
@@ -86,18 +78,12 @@ class Config(BaseModel):
     list_lag: float = Field(0, ge=0, description="Wall seconds until a call shows up in the call list.")
     sort: Literal["honoured", "ignored", "refused"] = "honoured"
     default_sort: str = Field("created,DESC", description="Order without (or with an ignored) `sort`.")
-    date_filter: Literal["created", "startTime"] = Field(
-        "created", description="What `from` and `to` look at."
-    )
+    date_filter: Literal["created", "startTime"] = Field("created", description="What `from` and `to` look at.")
     date_zone: str = Field("UTC", description="IANA zone in which `from` and `to` count days.")
 
     # Webhook
-    webhook_url: str | None = Field(
-        None, pattern=r"^https?://", description="Where final calls are posted to."
-    )
-    webhook_secret: str | None = Field(
-        None, description="Signs webhooks: hex HMAC-SHA256 of the body (assumed)."
-    )
+    webhook_url: str | None = Field(None, pattern=r"^https?://", description="Where final calls are posted to.")
+    webhook_secret: str | None = Field(None, description="Signs webhooks: hex HMAC-SHA256 of the body (assumed).")
 
     @field_validator("date_zone")
     @classmethod

@@ -55,10 +55,10 @@ def _add_truth(app: FastAPI, state: State) -> None:
             "simulated": precise_time(state.engine.now),
             "calls": len(calls),
             "in_progress": sum(call.ended_wall is None for call in calls),
-            "pending_events": state.engine.pending,
+            "pending": state.engine.pending,
             "submissions": len(state.submissions),
             "requests": state.request_count,
-            "keys": {name: "active" if active else "revoked" for name, active in state.auth.active.items()},
+            "keys": _keys(state),
             "outcomes": state.engine.outcomes,
             "config": state.config.model_dump(),
             "campaigns": [
@@ -74,9 +74,7 @@ def _add_truth(app: FastAPI, state: State) -> None:
         }
 
     @app.get("/ledger", summary="Everything ever dialled, one entry per attempt, oldest first")
-    async def ledger(
-        campaign: str | None = None, phone: str | None = None, submission: int | None = None
-    ) -> Any:
+    async def ledger(campaign: str | None = None, phone: str | None = None, submission: int | None = None) -> Any:
         state.engine.run()
         return _streamed(_ledger_entry(call, state) for call in _chosen(state, campaign, phone, submission))
 
@@ -152,7 +150,7 @@ def _add_levers(app: FastAPI, state: State) -> None:
     async def set_keys(keys: Keys) -> Any:
         for name, status in keys.model_dump(exclude_none=True).items():
             state.auth.active[name] = status == "active"
-        return {name: "active" if active else "revoked" for name, active in state.auth.active.items()}
+        return _keys(state)
 
     @app.delete("/tokens", summary="Revoke every token issued so far")
     async def revoke_tokens() -> Any:
@@ -183,6 +181,14 @@ def _add_levers(app: FastAPI, state: State) -> None:
     async def reset() -> Any:
         state.reset()
         return {}
+
+
+def _keys(state: State) -> dict[str, dict[str, str]]:
+    values = {"primary": state.options.primary_key, "secondary": state.options.secondary_key}
+    return {
+        name: {"value": values[name], "status": "active" if active else "revoked"}
+        for name, active in state.auth.active.items()
+    }
 
 
 def _chosen(state: State, campaign: str | None, phone: str | None, submission: int | None) -> list[Call]:

@@ -93,9 +93,7 @@ def findings(seed: int, call_id: str) -> Findings:
         visit["remarks"] = remarks
     return Findings(
         summary=_SUMMARIES[outcome].format(day=day),
-        extractors=[
-            {"name": "visit", "value": [{"name": name, "value": found} for name, found in visit.items()]}
-        ],
+        extractors=[{"name": "visit", "value": [{"name": name, "value": found} for name, found in visit.items()]}],
         extracted_data={
             "visit": {name: found if len(found) > 1 else found[0] for name, found in visit.items()},
         },
@@ -121,9 +119,7 @@ def transcript(seed: int, call_id: str, status: str, first_name: str | None) -> 
     return events
 
 
-def _utterances(
-    seed: int, call_id: str, status: str, first_name: str | None
-) -> Iterator[tuple[str, str, str | None]]:
+def _utterances(seed: int, call_id: str, status: str, first_name: str | None) -> Iterator[tuple[str, str, str | None]]:
     outcome, day = _outcome(seed, call_id)
     greeting = f"Bonjour {first_name}, ici le garage." if first_name else "Bonjour, ici le garage."
 

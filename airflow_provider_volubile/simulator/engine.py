@@ -33,8 +33,9 @@ class Engine:
 
     @property
     def pending(self) -> int:
-        """How many events are due in future; 0 means that nothing will happen by itself."""
-        return len(self._events)
+        """How many events and transcripts are still to come; 0 means that nothing will happen by itself."""
+        transcripts = sum((call.transcript_at or 0) > self.now for call in self.calls.in_order_dialled)
+        return len(self._events) + transcripts
 
     def at(self, when: float, action: Callable[[], None]) -> None:
         """Have something happen at a simulated time."""
@@ -100,9 +101,7 @@ class Engine:
 
     def _end(self, call: Call, status: str, duration: int, then: Callable[[Call], None] | None) -> None:
         wall = self._clock.wall_at(self.now)
-        call.start_wall = min(
-            call.start_wall, wall
-        )  # an advance of the clock may have jumped over the first ring
+        call.start_wall = min(call.start_wall, wall)  # an advance of the clock may have jumped over the first ring
         finish(call, status, duration, self.now, wall, self.config.transcript_delay)
         if then is not None:
             then(call)
@@ -113,9 +112,7 @@ class Engine:
         return statuses[min(attempt, len(statuses)) - 1] if statuses else None
 
 
-def finish(
-    call: Call, status: str, duration: int, simulated: float, wall: float, transcript_delay: float
-) -> None:
+def finish(call: Call, status: str, duration: int, simulated: float, wall: float, transcript_delay: float) -> None:
     """Give a call its final status."""
     call.view = None
     call.status = status

@@ -40,9 +40,7 @@ class FaultSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    operation: str = Field(
-        description="operationId, `getMedia` for the media port, or `*` for every operation."
-    )
+    operation: str = Field(description="operationId, `getMedia` for the media port, or `*` for every operation.")
     kind: Kind = Field(
         description="`drop` and `reset` close the connection (FIN, RST) without an answer; `status` answers "
         "another status; `delay` makes the answer late; `rate_limit` answers 429; `malformed`, `empty`, "
@@ -50,9 +48,7 @@ class FaultSpec(BaseModel):
     )
     times: int | None = Field(1, ge=1, description="How often, null for ever.")
     skip: int = Field(0, ge=0, description="How many requests to let through first.")
-    probability: float = Field(
-        1, gt=0, le=1, description="How likely each request is hit; the draw is seeded."
-    )
+    probability: float = Field(1, gt=0, le=1, description="How likely each request is hit; the draw is seeded.")
     accept: bool | None = Field(
         None,
         description="Whether the request takes effect first. By default only for `drop` and spoilt bodies.",
@@ -134,18 +130,12 @@ def spoil(spec: FaultSpec, answer: Response) -> Response:
     :param answer: the proper answer, or one without content if the request did not take effect.
     """
     status = spec.status or answer.status_code
-    headers = {
-        name: value
-        for name, value in answer.headers.items()
-        if name not in ("content-length", "content-type")
-    }
+    headers = {name: value for name, value in answer.headers.items() if name not in ("content-length", "content-type")}
     match spec.kind:
         case "drop" | "reset":
             return _Hangup(reset=spec.kind == "reset")
         case "redirect":
-            return Response(
-                status_code=spec.status or 302, headers=headers | {"Location": spec.location or ""}
-            )
+            return Response(status_code=spec.status or 302, headers=headers | {"Location": spec.location or ""})
         case "malformed":
             return Response(b'{"id": "5b0f3c52-8a0e', status, headers, "application/json")
         case "empty":

@@ -16,6 +16,8 @@ from typing import Any, Literal, Self, TypedDict, cast
 
 import requests
 
+from airflow_provider_volubile.simulator.config import PRIMARY_KEY, SECONDARY_KEY
+
 Json = dict[str, Any]
 Key = Literal["primary", "secondary"]
 
@@ -89,8 +91,8 @@ class Simulator:
         seed: int = 0,
         port: int = 0,
         start: datetime | None = None,
-        primary_key: str = "sim-primary-key-0001",
-        secondary_key: str = "sim-secondary-key-0002",
+        primary_key: str = PRIMARY_KEY,
+        secondary_key: str = SECONDARY_KEY,
         **config: Any,
     ) -> None:
         #: Where the API is, without a path.
@@ -117,6 +119,8 @@ class Simulator:
         simulator.url = url.rstrip("/")
         state = simulator.state()
         simulator.media_url = state["media_url"]
+        simulator.primary_key = state["keys"]["primary"]["value"]
+        simulator.secondary_key = state["keys"]["secondary"]["value"]
         return simulator
 
     def __enter__(self) -> Self:
@@ -200,9 +204,7 @@ class Simulator:
 
     def request_summary(self, *, since: int = 0) -> dict[str, dict[str, int]]:
         """Return how many requests there were, by operation and status (``none``: no answer)."""
-        return cast(
-            "dict[str, dict[str, int]]", self._control("GET", "/requests/summary", params={"since": since})
-        )
+        return cast("dict[str, dict[str, int]]", self._control("GET", "/requests/summary", params={"since": since}))
 
     def media_requests(self) -> list[Json]:
         """Return the requests the media port received, with the names of their headers."""
@@ -272,10 +274,7 @@ class Simulator:
         :param details: ``status``, ``agent_id``, ``campaign``, ``phones``, ``created_from``, ``created_to``
             (aware datetimes), ``ends_within``, ``final_status``, ``type``, ``transcripts``.
         """
-        spec = {
-            name: value.isoformat() if isinstance(value, datetime) else value
-            for name, value in details.items()
-        }
+        spec = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in details.items()}
         return cast("list[str]", self._control("POST", "/calls", json={"count": count, **spec})["ids"])
 
     def advance(self, seconds: float) -> None:
@@ -286,9 +285,7 @@ class Simulator:
         """Start again as if nothing had happened, with the configuration of the start."""
         self._control("POST", "/reset")
 
-    def wait_until(
-        self, condition: Callable[[], object], timeout: float = 60, interval: float = 0.02
-    ) -> None:
+    def wait_until(self, condition: Callable[[], object], timeout: float = 60, interval: float = 0.02) -> None:
         """Wait until a condition holds.
 
         :param timeout: wall seconds.
@@ -301,12 +298,12 @@ class Simulator:
             time.sleep(interval)
 
     def wait_until_quiet(self, timeout: float = 60) -> None:
-        """Wait until nothing more will happen by itself: all campaigns are worked off, all calls have ended.
+        """Wait until nothing more will happen by itself: campaigns worked off, calls ended, transcripts there.
 
         :param timeout: wall seconds.
         :raises TimeoutError: something is still due.
         """
-        self.wait_until(lambda: self.state()["pending_events"] == 0, timeout)
+        self.wait_until(lambda: self.state()["pending"] == 0, timeout)
 
     def _control(self, method: str, path: str, **request: Any) -> Any:
         # A session of its own for each request: a handle is shared by threads and survives forks.

@@ -106,9 +106,7 @@ def transcript_events(call: Call, seed: int) -> list[dict[str, Any]]:
     first_name = call.context.get("firstName")
     end = call.start_wall if call.ended_wall is None else call.ended_wall
     events = []
-    for event in dialogue.transcript(
-        seed, call.id, call.status, first_name if isinstance(first_name, str) else None
-    ):
+    for event in dialogue.transcript(seed, call.id, call.status, first_name if isinstance(first_name, str) else None):
         shown: dict[str, Any] = {
             "action": event.action,
             "time": api_time(call.start_wall + event.offset * (end - call.start_wall)),

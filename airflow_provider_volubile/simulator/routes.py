@@ -105,11 +105,7 @@ def endpoint(state: State, operation: Operation) -> Callable[[Request], Awaitabl
             if state.config.latency:
                 await asyncio.sleep(state.config.latency)
             spec = state.faults.draw(operation.id)
-            answer = (
-                _handle(operation, incoming)
-                if spec is None
-                else await _faulty(operation, incoming, spec, entry)
-            )
+            answer = _handle(operation, incoming) if spec is None else await _faulty(operation, incoming, spec, entry)
         answer.headers.update(rate_headers)
         entry.status = None if entry.fault in ("drop", "reset") else answer.status_code
         return answer
@@ -186,9 +182,7 @@ async def _faulty(operation: Operation, incoming: Incoming, spec: FaultSpec, ent
             incoming.submission.answer = f"status {status}"
         return error_response(Refused(status, "Injected fault"), state.config)
     if spec.kind == "rate_limit":
-        return error_response(
-            Refused(429, "Injected fault", state.window.retry_after(spec.seconds)), state.config
-        )
+        return error_response(Refused(429, "Injected fault", state.window.retry_after(spec.seconds)), state.config)
     return spoil(spec, answer)
 
 

@@ -41,9 +41,7 @@ class Schedule:
             return at
         day = max(self.local(at).date(), self.start_date)
         for _ in range(400):
-            openings = [
-                instant for instant in self._candidates(day) if instant > at and self.is_open(instant)
-            ]
+            openings = [instant for instant in self._candidates(day) if instant > at and self.is_open(instant)]
             if openings:
                 return min(openings)
             day += timedelta(days=1)
@@ -62,7 +60,5 @@ class Schedule:
                 yield datetime.combine(day, start.replace(fold=fold), self.zone).timestamp()
         midnight = datetime.combine(day, time(), self.zone).timestamp()
         end = self.next_day(midnight)
-        if (
-            end - midnight != 86400
-        ):  # clocks change, always on a quarter of an hour: the change itself may open a slot
+        if end - midnight != 86400:  # clocks change, always on a quarter of an hour: the change itself may open a slot
             yield from (midnight + 900 * quarter for quarter in range(int(end - midnight) // 900))

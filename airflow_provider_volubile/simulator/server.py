@@ -57,7 +57,17 @@ def api_app(state: State) -> FastAPI:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    return socket.create_server((host, port), backlog=2048)
+    # The protocol is named because asyncio switches Nagle's algorithm off only where it is: with it on, every answer
+    # would wait 40 ms for the client's delayed acknowledgement.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    listener.listen(2048)
+    return listener
 
 
 class _Server(uvicorn.Server):
@@ -93,9 +103,7 @@ class _WithTransport:
         await self._app(scope, receive, send)
 
 
-async def _serve(
-    state: State, servers: list[tuple[_Server, socket.socket]], until_stdin_closes: bool
-) -> None:
+async def _serve(state: State, servers: list[tuple[_Server, socket.socket]], until_stdin_closes: bool) -> None:
     def stop() -> None:
         for server, _ in servers:
             server.should_exit = True
