@@ -310,7 +310,7 @@ def describe(error: BaseException, timeout: tuple[float, float]) -> str:
     if isinstance(tls := first(ssl.SSLCertVerificationError), ssl.SSLCertVerificationError):
         return f"{through}its TLS certificate was not accepted ({tls.verify_message or 'verification failed'})"
     if isinstance(tls := first(ssl.SSLError), ssl.SSLError):
-        return f"{through}TLS failed ({tls.reason or 'no reason given'})"
+        return f"{through}TLS failed ({getattr(tls, 'reason', None) or 'no reason given'})"
     if first(urllib3.exceptions.SSLError, ssl.CertificateError):
         return f"{through}TLS failed"
     if first(ConnectionRefusedError):

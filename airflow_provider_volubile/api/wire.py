@@ -19,6 +19,7 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, Protocol
 from urllib.parse import quote
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from airflow_provider_volubile.exceptions import VolubileInputError
@@ -77,7 +78,7 @@ def path(template: str, identifier: str | None = None, *, what: str = "id") -> s
 def check_id(identifier: Any, what: str = "id") -> str:
     """Return an id that is safe in a path and in a query."""
     text = str(identifier)
-    if not _ID.fullmatch(text):
+    if not isinstance(identifier, str | UUID) or not _ID.fullmatch(text):
         raise VolubileInputError(
             f"{what} {mask_phones(text[:80])!r} is not an id: expected a UUID, "
             "or 1 to 64 letters, digits, hyphens and underscores."

@@ -11,6 +11,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -62,6 +63,9 @@ class Server:
     def on(self, route: str, *actions: Action) -> None:
         """``route`` is a method and a regular expression for the path: ``GET /v1/calls/.*``."""
         self._scripts[route] = list(actions)
+
+    def forget(self, route: str) -> None:
+        del self._scripts[route]
 
     def asked(self, route: str) -> list[Request]:
         return [r for r in self.requests if re.fullmatch(route, f"{r.method} {r.path}")]
@@ -120,10 +124,8 @@ def silence(seconds: float = 30) -> Action:
 
     def act(conn: socket.socket, request: Request) -> bool:
         conn.settimeout(seconds)
-        try:
+        with suppress(OSError):
             conn.recv(1)
-        except OSError:
-            pass
         return False
 
     return act

@@ -315,7 +315,7 @@ def test_what_stops_the_thread_gives_the_place_in_the_window_back(
 
 def test_404(server: Any, tell: Any, client: Any) -> None:
     server.on("GET .*", tell.answer(404, {"message": "No such call"}))
-    with pytest.raises(VolubileNotFound, match="getCall.*No such call") as error:
+    with pytest.raises(VolubileNotFound, match=r"getCall.*No such call") as error:
         client.get_call(ID)
     assert error.value.status == 404
 
