@@ -1,0 +1,67 @@
+"""Agents as tasks: switch one on or off, rename it, let it record or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, TypedDict
+
+from airflow.sdk import Context
+
+from airflow_provider_volubile.api import wire
+from airflow_provider_volubile.exceptions import VolubileProtocolError
+from airflow_provider_volubile.operators.base import VolubileOperator, useless_retries_avoided
+
+
+class AgentState(TypedDict):
+    """What :class:`VolubileUpdateAgentOperator` returns: the agent after the change."""
+
+    id: str
+    name: str | None
+    type: str | None
+    active: bool | None
+    recordable: bool | None
+    archived: bool | None
+
+
+class VolubileUpdateAgentOperator(VolubileOperator):
+    """Change an agent. Repeating it does no harm.
+
+    API facts: `Patch agent <https://docs.volubile.ai/api-reference/agents/patch>`__. That only the named members
+    change is assumed, so the agent is read before and after, and anything else that changed is an error.
+
+    :param agent_id: the agent.
+    :param changes: some of ``name``, ``active``, ``recordable``, ``archived``; such as ``{"active": False}``.
+    """
+
+    template_fields: Sequence[str] = ("agent_id", "changes", "volubile_conn_id")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"changes": "json"}
+
+    def __init__(self, *, agent_id: str, changes: Mapping[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.agent_id = agent_id
+        self.changes = changes
+
+    @useless_retries_avoided()
+    def execute(self, context: Context) -> AgentState:
+        changes = wire.agent_body(self.changes)
+        client = self.hook.client()
+        before = client.get_agent(self.agent_id)
+        client.update_agent(self.agent_id, changes)
+        after = client.get_agent(self.agent_id)
+        for name in wire.AGENT_CHANGES:
+            wanted = changes.get(name, getattr(before, name))
+            if getattr(after, name) != wanted:
+                raise VolubileProtocolError(
+                    f"After the change, {name!r} of agent {self.agent_id} is {getattr(after, name)!r} and not "
+                    f"{wanted!r}. Check the agent in Volubile's dashboard.",
+                    operation="updateAgent",
+                )
+        self.log.info("Agent %s (%s): %s", self.agent_id, after.name, changes)
+        return AgentState(
+            id=after.id,
+            name=after.name,
+            type=after.type,
+            active=after.active,
+            recordable=after.recordable,
+            archived=after.archived,
+        )

@@ -1,0 +1,100 @@
+"""What all operators of the provider have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_provider_volubile.exceptions import VolubileError, needs_a_person
+from airflow_provider_volubile.hooks.volubile import VolubileHook
+from airflow_provider_volubile.masking import mask_phone, mask_phones
+
+UI_COLOR = "#e6f4f1"
+UI_FGCOLOR = "#0b3b36"
+SAMPLE = 3
+
+
+@contextmanager
+def useless_retries_avoided() -> Iterator[None]:
+    """Turn errors that no retry can mend into failures that Airflow does not retry."""
+    try:
+        yield
+    except VolubileError as error:
+        if needs_a_person(error):
+            raise AirflowFailException(str(error)) from error
+        raise
+
+
+class VolubileOperator(BaseOperator):
+    """Base of the operators: a connection, and personal data that stays out of sight.
+
+    :param volubile_conn_id: the :ref:`connection <connection>`.
+    """
+
+    template_fields: Sequence[str] = ("volubile_conn_id",)
+    ui_color = UI_COLOR
+    ui_fgcolor = UI_FGCOLOR
+
+    #: Template fields that hold people: their rendered values are shown masked.
+    personal_fields: Sequence[str] = ()
+
+    def __init__(self, *, volubile_conn_id: str = VolubileHook.default_conn_name, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.volubile_conn_id = volubile_conn_id
+
+    @cached_property
+    def hook(self) -> VolubileHook:
+        return VolubileHook(self.volubile_conn_id)
+
+    def _do_render_template_fields(
+        self, parent: Any, template_fields: Iterable[str], *args: Any, **kwargs: Any
+    ) -> None:
+        # Airflow stores the rendered fields and shows them in its UI, asking each value for its `serialize()`.
+        super()._do_render_template_fields(parent, template_fields, *args, **kwargs)
+        if parent is self:
+            for name in self.personal_fields:
+                value = getattr(self, name)
+                if not isinstance(value, Personal):
+                    setattr(self, name, Personal(value))
+
+
+class Personal:
+    """A rendered value that holds people. Airflow shows how many and a masked sample.
+
+    :param value: as it was rendered.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def serialize(self) -> Any:
+        if isinstance(self.value, str):
+            return mask_phones(self.value)
+        if self.value is None:
+            return None
+        if not hasattr(self.value, "__iter__"):
+            return mask_phones(str(self.value))
+        rows = list(self.value)
+        return {"count": len(rows), "sample": [_masked(row) for row in rows[:SAMPLE]]}
+
+    def __repr__(self) -> str:
+        return f"Personal({self.serialize()!r})"
+
+
+def unwrap(value: Any) -> Any:
+    """The value itself, whether Airflow has rendered it or not."""
+    return value.value if isinstance(value, Personal) else value
+
+
+def _masked(row: Any) -> str:
+    """A person of a sample: the first thing that looks like a number, masked. Names and the rest are not shown."""
+    values = row.values() if isinstance(row, Mapping) else [row]
+    for value in values:
+        if isinstance(value, str | int) and (masked := mask_phone(str(value))) != "***":
+            return masked
+    return "***"

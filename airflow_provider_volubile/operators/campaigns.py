@@ -1,0 +1,265 @@
+"""Campaigns as tasks: create one and wait for everybody's outcome; pause, resume or cancel one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
+from threading import Thread
+from typing import Any, ClassVar, Literal, TypedDict
+
+from airflow.sdk import Context
+
+from airflow_provider_volubile.api import wire
+from airflow_provider_volubile.api.client import VolubileClient
+from airflow_provider_volubile.dialling import CampaignDialler
+from airflow_provider_volubile.exceptions import VolubileError, VolubileInputError
+from airflow_provider_volubile.handles import SubmissionHandle
+from airflow_provider_volubile.operators.base import VolubileOperator, useless_retries_avoided
+from airflow_provider_volubile.operators.submission import SubmissionOperator
+from airflow_provider_volubile.schedule import MAX_BATCH_SIZE, WORKING_DAYS, Schedule
+from airflow_provider_volubile.stopping import (
+    KILL_ACTIONS,
+    KillAction,
+    is_stopped,
+    resume_campaigns,
+    stop_campaigns,
+)
+from airflow_provider_volubile.submissions import SubmissionJournal, SubmissionKind
+from airflow_provider_volubile.triggers.campaigns import VolubileCampaignTrigger
+from airflow_provider_volubile.triggers.events import WaitEvent
+from airflow_provider_volubile.waiting import CampaignRef, Watch, campaign_watches
+
+WEEK = 7 * 24 * 3600.0
+
+
+class VolubileCreateCampaignOperator(SubmissionOperator):
+    """Have an agent call people within calling hours, and wait until each of them has an outcome.
+
+    More than 1,000 recipients become several campaigns, each with the same settings. Nobody is called twice by a
+    retry: see :doc:`/reliability`. Returns a :class:`~airflow_provider_volubile.handles.SubmissionHandle`.
+
+    API facts: `Create campaign <https://docs.volubile.ai/api-reference/campaigns/create>`__.
+
+    :param name: the campaign's name; a short suffix is added, since calls are tied to campaigns by name only.
+    :param time_slots: one or two, such as ``["09:30-12:00", "14:00-18:30"]``, on the clock of ``timezone``.
+    :param campaign_start_date: first day of calls: a date, ISO text or an aware datetime; today in ``timezone`` by
+        default.
+    :param days: weekdays on which calls may be placed, in English.
+    :param batch_size: calls per day and campaign, 1 to 1000.
+    :param redial: call again whom nobody answered: ``{"max": 2, "delay": 90, "retry_on": ["NO_ANSWER"]}``. The unit
+        of ``delay`` is not documented; minutes are assumed.
+    :param timezone: IANA zone of the time slots. Documented in answers only: if the service refuses it, the campaign
+        is created without it and a warning tells the zone it got.
+    :param extra_fields: further members of the request, for what the service may add.
+    :param on_kill_action: when a person stops the waiting task: ``pause`` the campaigns, ``cancel`` or ``leave`` them.
+        Calls already placed cannot be taken back.
+
+    See :class:`~airflow_provider_volubile.operators.submission.SubmissionOperator` for the other parameters.
+    """
+
+    template_fields: Sequence[str] = (
+        "name",
+        "time_slots",
+        "campaign_start_date",
+        "days",
+        "batch_size",
+        "redial",
+        "timezone",
+        "extra_fields",
+        *SubmissionOperator.template_fields,
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **SubmissionOperator.template_fields_renderers,
+        "time_slots": "json",
+        "redial": "json",
+        "extra_fields": "json",
+    }
+    kind: ClassVar[SubmissionKind] = "campaign"
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        time_slots: Iterable[Any],
+        campaign_start_date: date | str | None = None,
+        days: Iterable[str] = WORKING_DAYS,
+        batch_size: int | str = MAX_BATCH_SIZE,
+        redial: Mapping[str, Any] | None = None,
+        timezone: str = "Europe/Paris",
+        extra_fields: Mapping[str, Any] | None = None,
+        on_kill_action: KillAction = "pause",
+        timeout: float = WEEK,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(timeout=timeout, **kwargs)
+        self.name = name
+        self.time_slots = time_slots
+        self.campaign_start_date = campaign_start_date
+        self.days = days
+        self.batch_size = batch_size
+        self.redial = redial
+        self.timezone = timezone
+        self.extra_fields = extra_fields
+        self.on_kill_action = on_kill_action
+        self._handle: SubmissionHandle | None = None
+        self._ti: Any = None
+
+    def check(self, client: VolubileClient, journal: SubmissionJournal) -> None:
+        if not str(self.name or "").strip():
+            raise VolubileInputError("name is empty: calls are tied to their campaign by its name.")
+        if self.on_kill_action not in KILL_ACTIONS:
+            raise VolubileInputError(
+                f"on_kill_action is {self.on_kill_action!r}; it must be one of {', '.join(KILL_ACTIONS)}."
+            )
+        self._schedule(journal.submitted_at)
+        super().check(client, journal)
+
+    def dialler(self, client: VolubileClient, journal: SubmissionJournal, submission: str) -> CampaignDialler:
+        return CampaignDialler(
+            client,
+            name=self.name,
+            agent_id=self.agent_id,
+            schedule=self._schedule(journal.submitted_at),
+            submission=submission,
+            extra_fields=self.extra_fields,
+        )
+
+    def handle(self, journal: SubmissionJournal) -> SubmissionHandle:
+        handle = super().handle(journal)
+        handle["campaigns"] = [
+            CampaignRef(
+                id=record.ids[0] if record.ids else None,
+                name=record.name or "",
+                recipients=journal.size(number),
+            )
+            for number, record in enumerate(journal)
+            if record.state == "accepted"
+        ]
+        handle["redial"] = self._schedule(journal.submitted_at).redial.dump()
+        return handle
+
+    def wait_here(
+        self, context: Context, client: VolubileClient, handle: SubmissionHandle, deadline: datetime
+    ) -> WaitEvent:
+        self._handle, self._ti = handle, context["ti"]
+        try:
+            return super().wait_here(context, client, handle, deadline)
+        finally:
+            self._handle = None
+
+    def watches(self, handle: SubmissionHandle) -> Sequence[Watch]:
+        return campaign_watches(
+            handle["campaigns"],
+            agent_id=handle["agent_id"],
+            since=handle["submitted_at"],
+            redial=handle["redial"],
+            wait_for=self.wait_for,
+        )
+
+    def trigger(self, handle: SubmissionHandle, deadline: datetime) -> VolubileCampaignTrigger:
+        hours = self.calling_hours(handle)
+        return VolubileCampaignTrigger(
+            volubile_conn_id=self.volubile_conn_id,
+            campaigns=handle["campaigns"],
+            agent_id=handle["agent_id"],
+            since=handle["submitted_at"],
+            redial=handle["redial"],
+            schedule=hours.dump() if hours else None,
+            deadline=deadline.isoformat(),
+            poll_interval=self.poll_interval,
+            wait_for=self.wait_for,
+            on_kill_action=self.on_kill_action,
+        )
+
+    def calling_hours(self, handle: SubmissionHandle) -> Schedule | None:
+        return self._schedule(datetime.fromisoformat(handle["submitted_at"]))
+
+    def resumed(self, client: VolubileClient, handle: SubmissionHandle) -> None:
+        resume_campaigns(client, handle["campaigns"])
+
+    def on_kill(self) -> None:
+        """Runs in the worker when the task is stopped while it waits synchronously."""
+        if self._handle is not None and self.on_kill_action != "leave":
+            # This runs in a signal handler: the main thread may just hold the channel to the supervisor.
+            Thread(target=self._stop, args=(self._handle,), name="volubile-on-kill").start()
+
+    def _stop(self, handle: SubmissionHandle) -> None:
+        try:
+            if is_stopped(self._ti):
+                stop_campaigns(self.hook, handle["campaigns"], self.on_kill_action)
+        except VolubileError as error:
+            self.log.error("The task was stopped, but its campaigns were not: %s", error)
+
+    def _schedule(self, submitted_at: datetime) -> Schedule:
+        return Schedule.check(
+            time_slots=self.time_slots,
+            campaign_start_date=self.campaign_start_date,
+            days=self.days,
+            batch_size=self.batch_size,
+            redial=self.redial,
+            timezone=self.timezone,
+            now=submitted_at,
+        )
+
+
+class CampaignStatus(TypedDict):
+    """What :class:`VolubileUpdateCampaignStatusOperator` returns."""
+
+    campaign_id: str
+    status: str
+
+
+class VolubileUpdateCampaignStatusOperator(VolubileOperator):
+    """Pause, resume or cancel a campaign, or all campaigns of a submission.
+
+    API facts: `Update campaign status <https://docs.volubile.ai/api-reference/campaigns/update-status>`__. Which
+    transitions the service allows is not documented; calls already placed go on.
+
+    :param campaign_id: a campaign's id, a list of them, or the handle that
+        :class:`VolubileCreateCampaignOperator` returned.
+    :param status: ``ACTIVE``, ``PAUSED`` or ``CANCELLED``.
+    """
+
+    template_fields: Sequence[str] = ("campaign_id", "status", "volubile_conn_id")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"campaign_id": "json"}
+
+    def __init__(
+        self,
+        *,
+        campaign_id: str | Sequence[str] | SubmissionHandle,
+        status: Literal["ACTIVE", "PAUSED", "CANCELLED"] | str,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.campaign_id = campaign_id
+        self.status = status
+
+    @useless_retries_avoided()
+    def execute(self, context: Context) -> list[CampaignStatus]:
+        if self.status not in wire.CAMPAIGN_STATUSES:
+            raise VolubileInputError(
+                f"status is {self.status!r}; it must be one of {', '.join(wire.CAMPAIGN_STATUSES)} (with two L)."
+            )
+        client = self.hook.client()
+        result = []
+        for campaign_id in campaign_ids(self.campaign_id):
+            campaign = client.update_campaign_status(campaign_id, self.status)
+            self.log.info("Campaign %s is %s.", campaign_id, campaign.status or self.status)
+            result.append(CampaignStatus(campaign_id=campaign_id, status=campaign.status or self.status))
+        return result
+
+
+def campaign_ids(value: Any) -> list[str]:
+    """The ids in what a user may give for a campaign.
+
+    :raises VolubileInputError: there is none.
+    """
+    if isinstance(value, Mapping):
+        found = [campaign.get("id") for campaign in value.get("campaigns", ())]
+        if not found or None in found:
+            raise VolubileInputError("The handle names no campaign id; the campaign was only found through its calls.")
+        return [str(campaign_id) for campaign_id in found]
+    found = [value] if isinstance(value, str) else list(value or ())
+    if not found or not all(isinstance(campaign_id, str) and campaign_id for campaign_id in found):
+        raise VolubileInputError(f"campaign_id is {value!r}; it must be an id, a list of ids or a handle.")
+    return found

@@ -1,0 +1,439 @@
+"""The one way in which operators dial: write down, send, write down, wait. Shared by campaigns, bulk and single calls.
+
+What may be sent again is decided here and in :mod:`airflow_provider_volubile.submissions`; docs/reliability.rst tells
+the promises and how each is tested.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar, Literal, NoReturn
+
+from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+from airflow.sdk import Context, Param, conf
+from airflow.sdk.exceptions import TaskAwaitingInput
+from airflow.sdk.execution_time.context import NEVER_EXPIRE
+from airflow.sdk.execution_time.hitl import upsert_hitl_detail
+
+from airflow_provider_volubile.api import wire
+from airflow_provider_volubile.api.client import VolubileClient
+from airflow_provider_volubile.dialling import Dialler, advance, check_agent
+from airflow_provider_volubile.exceptions import (
+    VolubileError,
+    VolubileInputError,
+    VolubileInputsChanged,
+    VolubileUnknownSubmission,
+    VolubileWaitFailed,
+    VolubileWaitTimeout,
+)
+from airflow_provider_volubile.exports.files import write_table
+from airflow_provider_volubile.exports.schemas import OUTCOMES
+from airflow_provider_volubile.handles import SubmissionHandle
+from airflow_provider_volubile.operators.base import VolubileOperator, unwrap, useless_retries_avoided
+from airflow_provider_volubile.outcomes import NOTHING, check_gaps, final_counts, outcomes
+from airflow_provider_volubile.recipients import Recipient, Recipients, read_recipients, split_parts
+from airflow_provider_volubile.schedule import Redial, Schedule
+from airflow_provider_volubile.submissions import (
+    PartRecord,
+    SubmissionJournal,
+    SubmissionKind,
+    fingerprint,
+    reference,
+)
+from airflow_provider_volubile.triggers.events import WaitEvent, read_event, wait_event
+from airflow_provider_volubile.triggers.waiting import DEFERRAL_GRACE, WaitTrigger
+from airflow_provider_volubile.waiting import Watch, follow, look
+
+OnUnknown = Literal["fail", "resend", "ask"]
+ON_UNKNOWN: tuple[OnUnknown, ...] = ("fail", "resend", "ask")
+WAIT_FOR = ("ended", "transcript")
+
+# Between two looks for a part whose answer was lost.
+LOOK_AGAIN = timedelta(seconds=15)
+CREATED = "It was created"
+SEND = "It was not created: send it"
+STOP = "Stop"
+
+
+class _KeptForever:
+    """The task state store, with nothing that expires: a task cleared after a year must not dial again."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self._store.get(key, default)
+
+    def set(self, key: str, value: Any) -> None:
+        self._store.set(key, value, retention=NEVER_EXPIRE)
+
+
+class SubmissionOperator(VolubileOperator):
+    """Base of the operators that have people called. Subclasses say what a part is, and how it is sent and found.
+
+    :param agent_id: an active outbound agent.
+    :param recipients: rows ``{"phone", "context"}`` or flat rows, numbers, an XCom of them, or the path of a CSV,
+        JSON lines or Parquet file.
+    :param phone_field: the column that holds the number.
+    :param context_fields: the columns that become the context of the agent's prompt; all others by default.
+    :param default_region: ISO country of national numbers; without it they are rejected, never guessed.
+    :param strict_numbers: also reject numbers that are possible but in no known range.
+    :param wait_for_completion: wait until everyone has an outcome.
+    :param wait_for: ``ended``, or ``transcript`` to wait for the transcripts of answered calls too.
+    :param poll_interval: the longest time between two looks, in seconds.
+    :param timeout: how long to wait, in seconds.
+    :param deferrable: wait in the triggerer and hold no worker.
+    :param on_unknown: what to do when it cannot be found out whether a request was taken: ``fail`` without a retry,
+        ``resend`` and risk that people are called twice, or ``ask`` a person in Airflow's UI.
+    :param confirmation_timeout: how long to look for the calls of such a request, in seconds.
+    :param allow_resubmit: when the task is cleared after it succeeded, call everyone again.
+    :param outcomes_path: write one row per recipient there (``.jsonl.gz``, ``.csv`` or ``.parquet``).
+    :param max_missing: fail if more recipients than this were never dialled.
+    :param min_success_ratio: fail if a smaller share of the recipients was reached (``COMPLETED``, ``TRANSFERRED``).
+    """
+
+    template_fields: Sequence[str] = (
+        "agent_id",
+        "recipients",
+        "phone_field",
+        "context_fields",
+        "default_region",
+        "on_unknown",
+        "outcomes_path",
+        "volubile_conn_id",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"recipients": "json", "context_fields": "json"}
+    personal_fields: Sequence[str] = ("recipients",)
+
+    kind: ClassVar[SubmissionKind]
+
+    def __init__(
+        self,
+        *,
+        agent_id: str,
+        recipients: Any,
+        phone_field: str = "phone",
+        context_fields: Sequence[str] | None = None,
+        default_region: str | None = None,
+        strict_numbers: bool = False,
+        wait_for_completion: bool = True,
+        wait_for: Literal["ended", "transcript"] = "ended",
+        poll_interval: float = 30,
+        timeout: float,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        on_unknown: OnUnknown = "fail",
+        confirmation_timeout: float = 300,
+        allow_resubmit: bool = False,
+        outcomes_path: str | None = None,
+        max_missing: int | None = None,
+        min_success_ratio: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.agent_id = agent_id
+        self.recipients = recipients
+        self.phone_field = phone_field
+        self.context_fields = context_fields
+        self.default_region = default_region
+        self.strict_numbers = strict_numbers
+        self.wait_for_completion = wait_for_completion
+        self.wait_for = wait_for
+        self.poll_interval = poll_interval
+        self.timeout = timeout
+        self.deferrable = deferrable
+        self.on_unknown = on_unknown
+        self.confirmation_timeout = confirmation_timeout
+        self.allow_resubmit = allow_resubmit
+        self.outcomes_path = outcomes_path
+        self.max_missing = max_missing
+        self.min_success_ratio = min_success_ratio
+
+    # What subclasses say ---------------------------------------------------------------------------------------
+
+    def check(self, client: VolubileClient, journal: SubmissionJournal) -> None:
+        """Check everything that can be checked before anything is sent.
+
+        :raises VolubileInputError: naming the value and the rule.
+        """
+        check_agent(client, self.agent_id)
+
+    def source(self) -> Any:
+        """What the recipients are read from."""
+        return unwrap(self.recipients)
+
+    def parts(self, people: Sequence[Recipient]) -> list[tuple[Recipient, ...]]:
+        """Cut the recipients in what one request takes."""
+        return split_parts(people, wire.MAX_RECIPIENTS)
+
+    def dialler(self, client: VolubileClient, journal: SubmissionJournal, submission: str) -> Dialler:
+        """What sends the parts.
+
+        :param submission: the submission's reference.
+        """
+        raise NotImplementedError
+
+    def handle(self, journal: SubmissionJournal) -> SubmissionHandle:
+        """What to hand over; subclasses add what their kind has."""
+        refused = sum(record.state == "refused" for record in journal)
+        return SubmissionHandle(
+            kind=self.kind,
+            agent_id=self.agent_id,
+            submitted_at=journal.submitted_at.isoformat(),
+            recipients=journal.recipients - refused,
+            rejected=int(journal.noted("rejected") or 0) + refused,
+        )
+
+    def watches(self, handle: SubmissionHandle) -> Sequence[Watch]:
+        """What to wait for."""
+        raise NotImplementedError
+
+    def trigger(self, handle: SubmissionHandle, deadline: datetime) -> WaitTrigger:
+        """What waits without a worker."""
+        raise NotImplementedError
+
+    def calling_hours(self, handle: SubmissionHandle) -> Schedule | None:
+        """When calls may be placed, if it is restricted."""
+        return None
+
+    def resumed(self, client: VolubileClient, handle: SubmissionHandle) -> None:
+        """A new try found everything accepted and goes on waiting."""
+
+    # Submitting ------------------------------------------------------------------------------------------------
+
+    @useless_retries_avoided()
+    def execute(self, context: Context) -> SubmissionHandle:
+        self._check_parameters()
+        journal = SubmissionJournal.resume(_KeptForever(context["task_state_store"]))
+        if journal and journal.completed is not None and not self.allow_resubmit:
+            self.log.info(
+                "An earlier try of this task called these people and came to its end. Nobody is called again; "
+                "its handle is returned. To call them again on purpose, start a new Dag run or set allow_resubmit."
+            )
+            return self._handover(journal)
+        return self._submit(context, resuming=journal is not None)
+
+    @useless_retries_avoided()
+    def submit_on(self, context: Context, event: Any = None) -> SubmissionHandle:
+        """Go on after a pause in looking for a part whose answer was lost."""
+        return self._submit(context)
+
+    def _submit(self, context: Context, *, resuming: bool = False) -> SubmissionHandle:
+        people = self._read_recipients()
+        parts = self.parts(people.accepted)
+        journal = SubmissionJournal.open(
+            _KeptForever(context["task_state_store"]),
+            kind=self.kind,
+            agent_id=self.agent_id,
+            parts=parts,
+            now=datetime.now(UTC),
+            allow_resubmit=self.allow_resubmit,
+        )
+        client = self.hook.client()
+        if any(record.state == "pending" for record in journal):
+            self.check(client, journal)
+        journal.note("rejected", len(people.rejected))
+        dialler = self.dialler(client, journal, _reference(context, journal))
+        while (unknown := advance(journal, parts, dialler)) is not None:
+            self._decide(context, journal, unknown)
+        while (nameless := self._nameless(journal, parts)) is not None:
+            found = dialler.find(nameless, parts[nameless], journal[nameless]) or ()
+            if len(found) > len(journal[nameless].ids):
+                journal.accept(nameless, found)
+            elif not self._look_again(journal[nameless]):
+                break
+        handle = self._handover(journal)
+        self.log.info(
+            "Volubile accepted %d recipients in %d requests; %d rows were rejected.",
+            handle["recipients"],
+            sum(record.state == "accepted" for record in journal),
+            handle["rejected"],
+        )
+        if not self.wait_for_completion:
+            journal.complete({})
+            return handle
+        if resuming:
+            self.resumed(client, handle)
+        return self._wait(context, client, handle)
+
+    def _check_parameters(self) -> None:
+        for name, value, known in (
+            ("on_unknown", self.on_unknown, ON_UNKNOWN),
+            ("wait_for", self.wait_for, WAIT_FOR),
+        ):
+            if value not in known:
+                raise VolubileInputError(f"{name} is {value!r}; it must be one of {', '.join(known)}.")
+
+    def _read_recipients(self) -> Recipients:
+        people = read_recipients(
+            self.source(),
+            phone_field=self.phone_field,
+            context_fields=self.context_fields,
+            default_region=self.default_region,
+            strict_numbers=self.strict_numbers,
+        )
+        if not people.accepted:
+            reasons = "; ".join(f"line {row.line}: {row.reason}" for row in people.rejected[:5])
+            raise VolubileInputError(
+                f"There is nobody to call: {len(people.rejected)} rows were read and none was accepted"
+                + (f" ({reasons})." if reasons else ".")
+            )
+        return people
+
+    def _nameless(self, journal: SubmissionJournal, parts: Sequence[Sequence[Recipient]]) -> int | None:
+        """A part of which some call ids are not known yet. A campaign has no call ids of its own."""
+        if self.kind == "campaign":
+            return None
+        for number, record in enumerate(journal):
+            if record.state == "accepted" and len(record.ids) < len(parts[number]):
+                return number
+        return None
+
+    # What nobody knows -----------------------------------------------------------------------------------------
+
+    def _look_again(self, record: PartRecord) -> bool:
+        """Pause before another look, unless ``confirmation_timeout`` is over. Deferrable: without a worker."""
+        now = datetime.now(UTC)
+        until = (record.sent_at or now) + timedelta(seconds=self.confirmation_timeout)
+        if now >= until:
+            return False
+        moment = min(now + LOOK_AGAIN, until)
+        if self.deferrable:
+            self.defer(trigger=DateTimeTrigger(moment=moment), method_name="submit_on")
+        time.sleep((moment - now).total_seconds())
+        return True
+
+    def _decide(self, context: Context, journal: SubmissionJournal, number: int) -> None:
+        record = journal[number]
+        if self._look_again(record):
+            return
+        what = f"campaign {record.name!r}" if record.name else f"part {number + 1} of {len(journal)}"
+        if self.on_unknown == "resend":
+            self.log.warning("Nothing shows that %s was taken; it is sent again, as on_unknown says.", what)
+            journal.release(number)
+        elif self.on_unknown == "ask":
+            self._ask(context, number, what)
+        else:
+            raise VolubileUnknownSubmission(
+                f"Nobody knows whether {what} was created: its answer was lost at {record.sent_at:%Y-%m-%d %H:%M} "
+                f"UTC, and no call of it appeared within {self.confirmation_timeout:g} s. It was not sent again. "
+                "Look for it in Volubile's dashboard. Then clear this task: it looks once more and goes on if calls "
+                "have appeared; with on_unknown='resend' it sends the part again; with on_unknown='ask' it asks in "
+                "Airflow's UI what you found. Parts accepted before are never sent again."
+            )
+
+    def _ask(self, context: Context, number: int, what: str) -> NoReturn:
+        upsert_hitl_detail(
+            ti_id=context["ti"].id,
+            subject="Was this request created in Volubile?",
+            body=(
+                f"The answer to the creation of {what} was lost, and no call of it appeared within "
+                f"{self.confirmation_timeout:g} s. Look for it in Volubile's dashboard. If it exists, give its id "
+                "(campaigns only; without it the campaign can be waited for but not paused)."
+            ),
+            options=[CREATED, SEND, STOP],
+            params={"id": Param("", type="string", title="Campaign id", maxLength=64).serialize()},
+        )
+        raise TaskAwaitingInput(method_name="answered", kwargs={"number": number})
+
+    @useless_retries_avoided()
+    def answered(self, context: Context, event: Mapping[str, Any], number: int) -> SubmissionHandle:
+        """Go on with what a person answered."""
+        journal = SubmissionJournal.resume(_KeptForever(context["task_state_store"]))
+        answer = (event.get("chosen_options") or [STOP])[0]
+        if journal is None or answer == STOP:
+            raise VolubileUnknownSubmission("Somebody decided to stop. Nothing was sent again.")
+        if journal[number].state == "in_flight":
+            identifier = str((event.get("params_input") or {}).get("id") or "").strip()
+            if answer == CREATED:
+                journal.accept(number, [wire.check_id(identifier)] if identifier else [])
+            else:
+                journal.release(number)
+        return self._submit(context)
+
+    # Waiting ---------------------------------------------------------------------------------------------------
+
+    def _wait(self, context: Context, client: VolubileClient, handle: SubmissionHandle) -> SubmissionHandle:
+        deadline = datetime.now(UTC) + timedelta(seconds=self.timeout)
+        if self.deferrable:
+            self.defer(
+                trigger=self.trigger(handle, deadline),
+                method_name="execute_complete",
+                timeout=timedelta(seconds=self.timeout) + DEFERRAL_GRACE,
+            )
+        return self._finish(context, self.wait_here(context, client, handle, deadline))
+
+    def wait_here(
+        self, context: Context, client: VolubileClient, handle: SubmissionHandle, deadline: datetime
+    ) -> WaitEvent:
+        """Wait in the worker."""
+        watches = self.watches(handle)
+        hours = self.calling_hours(handle)
+        progress = NOTHING
+        for progress in follow(
+            client,
+            watches,
+            deadline=deadline,
+            poll_interval=self.poll_interval,
+            opening=hours.next_opening if hours else None,
+        ):
+            self.log.info("%s", progress)
+        over = all(watch.is_over(datetime.now(UTC)) for watch in watches)
+        return wait_event("over" if over else "timeout", progress, watches)
+
+    @useless_retries_avoided()
+    def execute_complete(self, context: Context, event: Any) -> SubmissionHandle:
+        """Go on when the trigger has fired."""
+        return self._finish(context, read_event(event))
+
+    def _finish(self, context: Context, event: WaitEvent) -> SubmissionHandle:
+        journal = SubmissionJournal.resume(_KeptForever(context["task_state_store"]))
+        if journal is None:
+            raise VolubileError("The task state store lost this task's submission; see docs/reliability.")
+        handle = self._handover(journal)
+        if event["status"] == "timeout":
+            raise VolubileWaitTimeout(
+                f"After {self.timeout:g} s: {event['message']}. The calls go on; a retry goes on waiting."
+            )
+        if event["status"] == "error":
+            error = VolubileWaitFailed if event["final"] else VolubileError
+            raise error(f"Waiting failed: {event['message']}")
+        if event["cancelled"]:
+            self.log.warning("Cancelled outside Airflow: %s. What was reached is returned.", event["cancelled"])
+        handle["counts"] = final_counts(
+            handle["recipients"],
+            settled=event["settled"],
+            counts=event["counts"],
+            cancelled=bool(event["cancelled"]),
+        )
+        if self.outcomes_path:
+            handle["outcomes"] = self._write_outcomes(journal, handle)
+        check_gaps(handle["counts"], max_missing=self.max_missing, min_success_ratio=self.min_success_ratio)
+        journal.complete({key: handle[key] for key in ("counts", "outcomes") if key in handle})
+        return handle
+
+    def _handover(self, journal: SubmissionJournal) -> SubmissionHandle:
+        handle = self.handle(journal)
+        handle.update(journal.completed or {})  # type: ignore[typeddict-item]
+        return handle
+
+    def _write_outcomes(self, journal: SubmissionJournal, handle: SubmissionHandle) -> str:
+        """Write one row per recipient. Their numbers are in no handle, so the input is read again."""
+        people = self._read_recipients()
+        if fingerprint(self.kind, self.agent_id, self.parts(people.accepted)) != journal.fingerprint:
+            raise VolubileInputsChanged(
+                "Everybody has an outcome, but the recipients changed since they were called, so the outcomes table "
+                "cannot be written. Restore the earlier input and clear the task: it calls no one again."
+            )
+        watches = self.watches(handle)
+        look(self.hook.client(), watches, now=datetime.now(UTC))
+        attempts = [attempt for watch in watches for attempt in watch.attempts]
+        rows = outcomes((person.phone for person in people.accepted), attempts, Redial.parse(handle.get("redial")))
+        write_table(str(self.outcomes_path), rows, OUTCOMES)
+        return str(self.outcomes_path)
+
+
+def _reference(context: Context, journal: SubmissionJournal) -> str:
+    ti = context["ti"]
+    return reference(ti.dag_id, ti.run_id, ti.task_id, ti.map_index or -1, journal.generation)

@@ -1,0 +1,207 @@
+"""Which call settles which recipient. Pure functions over calls: no requests, no clock, no Airflow.
+
+Campaigns have no "completed" status and no counters
+(`Update campaign status <https://docs.volubile.ai/api-reference/campaigns/update-status>`__ shows all that is known of
+them), so completion is computed here from the list of calls.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple, TypedDict
+
+from airflow_provider_volubile.api.models import Call
+from airflow_provider_volubile.exceptions import VolubileOutcomeGap
+from airflow_provider_volubile.schedule import Redial
+
+NEVER_DIALED = "NEVER_DIALED"
+#: Somebody was talked to.
+REACHED = frozenset({"COMPLETED", "TRANSFERRED"})
+
+BEGINNING = datetime.min.replace(tzinfo=UTC)
+
+
+class Attempt(NamedTuple):
+    """What is kept of a call while waiting: small, so that ten thousand of them are no burden."""
+
+    call_id: str
+    phone: str
+    status: str
+    final: bool
+    at: datetime
+    duration: int | None
+
+    @classmethod
+    def of(cls, call: Call) -> Attempt:
+        """Reduce a call. Its time is ``created``, else ``startTime``: either may be missing."""
+        return cls(
+            call.id,
+            call.phone or "",
+            call.status,
+            call.is_final,
+            call.created or call.start_time or BEGINNING,
+            call.duration,
+        )
+
+
+class Outcome(TypedDict):
+    """What became of one recipient; a row of the outcomes table.
+
+    ``status`` is the status of the last call, or ``NEVER_DIALED``. ``duration`` is in seconds, of the last call.
+    ``settled`` is false while the last call goes on or another attempt is due.
+    """
+
+    phone: str
+    status: str
+    settled: bool
+    attempts: int
+    last_call_id: str | None
+    duration: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a submission has come.
+
+    :param recipients: people accepted by the service.
+    :param settled: of these, those with an outcome and no further attempt due.
+    :param in_flight: calls that have not ended.
+    :param redial_due: people whose last call ended and who will be called again.
+    :param not_dialed: people no call is known for.
+    :param counts: number of people by the status of their last call.
+    """
+
+    recipients: int
+    settled: int
+    in_flight: int
+    redial_due: int
+    not_dialed: int
+    counts: Mapping[str, int]
+
+    @property
+    def is_complete(self) -> bool:
+        return self.settled >= self.recipients
+
+    def __add__(self, other: Progress) -> Progress:
+        return Progress(
+            self.recipients + other.recipients,
+            self.settled + other.settled,
+            self.in_flight + other.in_flight,
+            self.redial_due + other.redial_due,
+            self.not_dialed + other.not_dialed,
+            Counter(self.counts) + Counter(other.counts),
+        )
+
+    def __str__(self) -> str:
+        parts = [f"{self.settled} of {self.recipients} settled"]
+        parts += [
+            f"{number} {what}"
+            for number, what in (
+                (self.in_flight, "in progress"),
+                (self.redial_due, "to be redialled"),
+                (self.not_dialed, "not dialled yet"),
+            )
+            if number
+        ]
+        counts = ", ".join(f"{status} {number}" for status, number in sorted(self.counts.items()))
+        return ", ".join(parts) + (f" ({counts})" if counts else "")
+
+
+NOTHING = Progress(0, 0, 0, 0, 0, {})
+
+
+def by_person(attempts: Iterable[Attempt]) -> dict[str, list[Attempt]]:
+    """Group attempts by number, each person's in order of time."""
+    people: dict[str, list[Attempt]] = defaultdict(list)
+    for attempt in attempts:
+        people[attempt.phone].append(attempt)
+    for calls in people.values():
+        calls.sort(key=lambda attempt: (attempt.at, attempt.call_id))
+    return people
+
+
+def is_settled(attempts: Sequence[Attempt], redial: Redial) -> bool:
+    """Whether a person's attempts, in order of time, leave nothing to wait for.
+
+    A final status ends it unless the redial rule says that another attempt will follow. A status the provider does
+    not know is not final (:mod:`airflow_provider_volubile.api.wire`).
+    """
+    if not attempts or not all(attempt.final for attempt in attempts):
+        return False
+    return not redial.is_due(attempts[-1].status, len(attempts))
+
+
+def progress(recipients: int, attempts: Collection[Attempt], redial: Redial) -> Progress:
+    """Count how far ``recipients`` people have come, given all attempts known."""
+    people = by_person(attempts)
+    settled = sum(is_settled(calls, redial) for calls in people.values())
+    in_flight = sum(not attempt.final for attempt in attempts)
+    busy = sum(any(not attempt.final for attempt in calls) for calls in people.values())
+    return Progress(
+        recipients=recipients,
+        settled=settled,
+        in_flight=in_flight,
+        redial_due=len(people) - settled - busy,
+        not_dialed=max(recipients - len(people), 0),
+        counts=Counter(calls[-1].status for calls in people.values()),
+    )
+
+
+def outcomes(phones: Iterable[str], attempts: Collection[Attempt], redial: Redial) -> list[Outcome]:
+    """One row for each of ``phones``, in their order, dialled or not. Calls of other people are left out."""
+    people = by_person(attempts)
+    rows = []
+    for phone in phones:
+        calls = people.get(phone, ())
+        last = calls[-1] if calls else None
+        rows.append(
+            Outcome(
+                phone=phone,
+                status=last.status if last else NEVER_DIALED,
+                settled=is_settled(calls, redial),
+                attempts=len(calls),
+                last_call_id=last.call_id if last else None,
+                duration=last.duration if last else None,
+            )
+        )
+    return rows
+
+
+def final_counts(recipients: int, *, settled: int, counts: Mapping[str, int], cancelled: bool) -> dict[str, int]:
+    """Count people by outcome at the end of a wait, and check that nobody is lost.
+
+    :param recipients: people the service accepted.
+    :param counts: people by the status of their last call.
+    :param cancelled: a campaign was cancelled, so that some were not dialled and some not redialled.
+    :raises VolubileOutcomeGap: the recipients are not the settled and the never dialled together.
+    """
+    dialed = sum(counts.values())
+    missing = recipients - dialed
+    if missing < 0 or (settled != dialed and not cancelled):
+        raise VolubileOutcomeGap(
+            f"The accounts do not add up: {recipients} recipients, {dialed} of them dialled, {settled} settled."
+        )
+    return dict(sorted(counts.items())) | ({NEVER_DIALED: missing} if missing else {})
+
+
+def check_gaps(
+    counts: Mapping[str, int], *, max_missing: int | None = None, min_success_ratio: float | None = None
+) -> None:
+    """Hold the outcomes against what the task asked for.
+
+    :param counts: people by outcome.
+    :raises VolubileOutcomeGap: with the figures.
+    """
+    people = sum(counts.values())
+    missing = counts.get(NEVER_DIALED, 0)
+    if max_missing is not None and missing > max_missing:
+        raise VolubileOutcomeGap(f"{missing} of {people} recipients were never dialled; max_missing is {max_missing}.")
+    reached = sum(number for status, number in counts.items() if status in REACHED)
+    if min_success_ratio is not None and reached < min_success_ratio * people:
+        raise VolubileOutcomeGap(
+            f"{reached} of {people} recipients were reached ({reached / people:.1%}); "
+            f"min_success_ratio is {min_success_ratio:.1%}."
+        )

@@ -1,0 +1,275 @@
+"""When a campaign may call: its days, hours, batch and redialling, checked before anything is sent.
+
+The rules are those of `Create campaign <https://docs.volubile.ai/api-reference/campaigns/create>`__: one or two
+time slots, 1 to 1000 calls per day, days by their English names. What that page leaves open (that slots must not
+overlap, the unit of ``delay``) is stricter here than the service may be, so that a typing error is caught early.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta
+from itertools import pairwise
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from airflow_provider_volubile.exceptions import VolubileInputError
+
+WEEKDAYS = ("MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY")
+WORKING_DAYS = WEEKDAYS[:5]
+MAX_TIME_SLOTS = 2
+MAX_BATCH_SIZE = 1000
+
+_SLOT = re.compile(r"^\s*(\d{1,2}:\d{2})\s*[-–]\s*(\d{1,2}:\d{2})\s*$")
+_TIME = re.compile(r"^([01]?\d|2[0-3]):([0-5]\d)$")
+
+
+@dataclass(frozen=True, slots=True)
+class TimeSlot:
+    """Hours of the day, on the campaign's own clock, within which calls may be placed."""
+
+    start: time
+    end: time
+
+    def __str__(self) -> str:
+        return f"{self.start:%H:%M}-{self.end:%H:%M}"
+
+
+@dataclass(frozen=True, slots=True)
+class Redial:
+    """How often, and after which statuses, someone who was not reached is called again.
+
+    :param max: further attempts after the first.
+    :param delay: wait between two attempts; the unit is not documented and assumed to be minutes.
+    :param retry_on: call statuses that lead to another attempt.
+    """
+
+    max: int = 0
+    delay: int = 0
+    retry_on: frozenset[str] = frozenset()
+
+    def is_due(self, status: str, attempts: int) -> bool:
+        """Whether a call that ended with ``status`` as attempt number ``attempts`` will be followed by another."""
+        return status in self.retry_on and attempts <= self.max
+
+    def dump(self) -> dict[str, Any]:
+        """As JSON, for handles and triggers; :meth:`parse` reads it."""
+        return {"max": self.max, "delay": self.delay, "retry_on": sorted(self.retry_on)}
+
+    def as_request(self) -> dict[str, Any] | None:
+        """As the API names it; None when nobody is to be redialled."""
+        if not self.max:
+            return None
+        return {"max": self.max, "delay": self.delay, "retryOn": sorted(self.retry_on)}
+
+    @classmethod
+    def parse(cls, value: Mapping[str, Any] | None) -> Redial:
+        """Read ``{"max", "delay", "retry_on"}``; the API's own ``retryOn`` is understood too.
+
+        :raises VolubileInputError: an unknown key, or a number below zero.
+        """
+        if not value:
+            return cls()
+        known = {"max", "delay", "retry_on", "retryOn"}
+        if unknown := set(value) - known:
+            raise VolubileInputError(
+                f"redial has no {', '.join(sorted(map(repr, unknown)))}; it takes 'max', 'delay' and 'retry_on'."
+            )
+        statuses = value.get("retry_on", value.get("retryOn")) or ()
+        if isinstance(statuses, str):
+            statuses = [statuses]
+        return cls(
+            max=_whole(value.get("max") or 0, "redial['max']", low=0),
+            delay=_whole(value.get("delay") or 0, "redial['delay']", low=0),
+            retry_on=frozenset(str(status).upper() for status in statuses),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A checked calling schedule; make one with :meth:`check`.
+
+    :param start_date: first day on which calls may be placed.
+    :param time_slots: one or two, in order, not overlapping.
+    :param days: weekdays on which calls may be placed, in order of the week.
+    :param batch_size: calls per day.
+    :param zone: the clock of ``start_date`` and ``time_slots``.
+    """
+
+    start_date: date
+    time_slots: tuple[TimeSlot, ...]
+    days: tuple[str, ...]
+    batch_size: int
+    zone: ZoneInfo
+    redial: Redial = field(default_factory=Redial)
+
+    @classmethod
+    def check(
+        cls,
+        *,
+        time_slots: Iterable[Any],
+        campaign_start_date: date | str | None = None,
+        days: Iterable[str] = WORKING_DAYS,
+        batch_size: int | str = MAX_BATCH_SIZE,
+        redial: Mapping[str, Any] | None = None,
+        timezone: str = "Europe/Paris",
+        now: datetime,
+    ) -> Schedule:
+        """Check what a Dag author typed.
+
+        :param time_slots: each ``"09:30-12:00"``, ``("09:30", "12:00")``, ``{"start", "end"}`` or the API's
+            ``{"startTime", "endTime"}``.
+        :param campaign_start_date: a date or ISO text; today in ``timezone`` by default.
+        :param now: the present, aware.
+        :raises VolubileInputError: naming the value and the rule it breaks.
+        """
+        zone = _zone(timezone)
+        today = now.astimezone(zone).date()
+        start = today if campaign_start_date in (None, "") else _date(campaign_start_date, zone)
+        if start < today:
+            raise VolubileInputError(f"campaign_start_date {start} is in the past: today is {today} in {timezone}.")
+        return cls(
+            start_date=start,
+            time_slots=_time_slots(time_slots),
+            days=_days(days),
+            batch_size=_whole(batch_size, "batch_size", low=1, high=MAX_BATCH_SIZE),
+            zone=zone,
+            redial=Redial.parse(redial),
+        )
+
+    def dump(self) -> dict[str, Any]:
+        """The calling hours as JSON, for a trigger; :meth:`load` reads them."""
+        return {
+            "start_date": self.start_date.isoformat(),
+            "time_slots": [str(slot) for slot in self.time_slots],
+            "days": list(self.days),
+            "timezone": self.zone.key,
+        }
+
+    @classmethod
+    def load(cls, value: Mapping[str, Any]) -> Schedule:
+        """Read what :meth:`dump` gave."""
+        zone = _zone(value["timezone"])
+        return cls(
+            start_date=_date(value["start_date"], zone),
+            time_slots=_time_slots(value["time_slots"]),
+            days=_days(value["days"]),
+            batch_size=MAX_BATCH_SIZE,
+            zone=zone,
+        )
+
+    def next_opening(self, now: datetime) -> datetime:
+        """When calls may next be placed: ``now`` itself within a slot, else the start of the next one.
+
+        :param now: aware.
+        :returns: aware, in the campaign's zone. Clock changes are respected: a slot that begins within the hour
+            that spring skips opens when that hour is over.
+        """
+        local = now.astimezone(self.zone)
+        day = max(local.date(), self.start_date)
+        for _ in range(8):
+            if WEEKDAYS[day.weekday()] in self.days:
+                for slot in self.time_slots:
+                    opens = _moment(day, slot.start, self.zone)
+                    if local <= opens:
+                        return opens
+                    if local < _moment(day, slot.end, self.zone):
+                        return local
+            day += timedelta(days=1)
+        raise AssertionError("a week holds every weekday")  # pragma: no cover
+
+
+def _moment(day: date, at: time, zone: ZoneInfo) -> datetime:
+    # Through UTC, so that comparisons of two moments are made on the time line and not on the wall clock.
+    return datetime.combine(day, at, zone).astimezone(ZoneInfo("UTC")).astimezone(zone)
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError, TypeError):
+        raise VolubileInputError(f"timezone {name!r} is not an IANA time zone such as 'Europe/Paris'.") from None
+
+
+def _date(value: date | str | None, zone: ZoneInfo) -> date:
+    if isinstance(value, str):
+        try:
+            value = date.fromisoformat(value) if len(value) == 10 else datetime.fromisoformat(value)
+        except ValueError:
+            raise VolubileInputError(f"campaign_start_date {value!r} is not a date such as '2026-11-30'.") from None
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise VolubileInputError(
+                f"campaign_start_date {value.isoformat()} has no time zone: give a date, or an aware datetime."
+            )
+        return value.astimezone(zone).date()
+    if isinstance(value, date):
+        return value
+    raise VolubileInputError(f"campaign_start_date must be a date, not {type(value).__name__}.")
+
+
+def _time(value: Any, slot: Any) -> time:
+    if isinstance(value, time):
+        return value.replace(second=0, microsecond=0)
+    if isinstance(value, str) and (match := _TIME.match(value.strip())):
+        return time(int(match[1]), int(match[2]))
+    raise VolubileInputError(f"time slot {slot!r}: {value!r} is not a time such as '09:30'.")
+
+
+def _time_slot(value: Any) -> TimeSlot:
+    if isinstance(value, TimeSlot):
+        return value
+    if isinstance(value, str) and (match := _SLOT.match(value)):
+        start, end = match.groups()
+    elif isinstance(value, Mapping) and {"startTime", "endTime"} <= value.keys():
+        start, end = value["startTime"], value["endTime"]
+    elif isinstance(value, Mapping) and {"start", "end"} <= value.keys():
+        start, end = value["start"], value["end"]
+    elif isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2:
+        start, end = value
+    else:
+        raise VolubileInputError(f"time slot {value!r} is not of the form '09:30-12:00'.")
+    slot = TimeSlot(_time(start, value), _time(end, value))
+    if slot.start >= slot.end:
+        raise VolubileInputError(f"time slot {slot} ends before it begins; a slot lies within one day.")
+    return slot
+
+
+def _time_slots(values: Iterable[Any]) -> tuple[TimeSlot, ...]:
+    if isinstance(values, str):
+        values = [part for part in values.split(",") if part.strip()]
+    slots = sorted((_time_slot(value) for value in values or ()), key=lambda slot: slot.start)
+    if not 1 <= len(slots) <= MAX_TIME_SLOTS:
+        raise VolubileInputError(f"time_slots holds {len(slots)} slots; a campaign takes 1 or 2.")
+    for earlier, later in pairwise(slots):
+        if later.start < earlier.end:
+            raise VolubileInputError(f"time slots {earlier} and {later} overlap.")
+    return tuple(slots)
+
+
+def _days(values: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(values, str):
+        values = [part.strip() for part in values.split(",") if part.strip()]
+    wanted = {str(value).upper() for value in values}
+    if unknown := wanted - set(WEEKDAYS):
+        raise VolubileInputError(
+            f"unknown day {', '.join(sorted(map(repr, unknown)))}; days are {', '.join(WEEKDAYS)}."
+        )
+    if not wanted:
+        raise VolubileInputError("days is empty; a campaign needs at least one weekday.")
+    return tuple(day for day in WEEKDAYS if day in wanted)
+
+
+def _whole(value: Any, name: str, *, low: int, high: int | None = None) -> int:
+    try:
+        number = int(value)
+        if isinstance(value, bool) or (isinstance(value, float) and value != number):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise VolubileInputError(f"{name} must be a whole number, not {value!r}.") from None
+    if number < low or (high is not None and number > high):
+        bounds = f"from {low} to {high}" if high is not None else f"{low} or more"
+        raise VolubileInputError(f"{name} is {number}; it must be {bounds}.")
+    return number

@@ -1,0 +1,89 @@
+"""A sensor for campaigns that another task, or somebody else, created."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cached_property
+from typing import Any, ClassVar
+
+from airflow_provider_volubile.exceptions import VolubileInputError
+from airflow_provider_volubile.handles import SubmissionHandle
+from airflow_provider_volubile.schedule import Redial
+from airflow_provider_volubile.sensors.waiting import WaitSensor
+from airflow_provider_volubile.triggers.campaigns import VolubileCampaignTrigger
+from airflow_provider_volubile.waiting import CampaignRef, Watch, campaign_watches
+
+
+class VolubileCampaignSensor(WaitSensor):
+    """Wait until everyone in a campaign has an outcome.
+
+    :param campaign: the handle that
+        :class:`~airflow_provider_volubile.operators.campaigns.VolubileCreateCampaignOperator` returned, or a
+        campaign's id.
+    :param recipients: how many people the campaign calls. Needed with a plain id, since the API does not tell; a
+        campaign is over when so many have an outcome.
+
+    See :class:`~airflow_provider_volubile.sensors.waiting.WaitSensor` for the other parameters.
+    """
+
+    template_fields: Sequence[str] = ("campaign", "recipients", "volubile_conn_id")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"campaign": "json"}
+
+    def __init__(self, *, campaign: SubmissionHandle | str, recipients: int | str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.campaign = campaign
+        self.recipients = recipients
+
+    @cached_property
+    def handle(self) -> SubmissionHandle:
+        if isinstance(self.campaign, dict):
+            if not self.campaign.get("campaigns"):
+                raise VolubileInputError(
+                    f"campaign is a handle of kind {self.campaign.get('kind')!r} without campaigns; "
+                    "for calls there is VolubileCallsSensor."
+                )
+            return SubmissionHandle(**self.campaign)
+        people = int(self.recipients) if self.recipients and str(self.recipients).isdigit() else 0
+        if people < 1:
+            raise VolubileInputError(
+                f"recipients is {self.recipients!r}: with a plain campaign id, say how many people it calls; "
+                "the API does not tell. A handle holds the number."
+            )
+        campaign = self.hook.client(background=True).get_campaign(str(self.campaign))
+        if not campaign.name:
+            raise VolubileInputError(f"Campaign {self.campaign} has no name, and calls are found by it only.")
+        retry = campaign.retry
+        return SubmissionHandle(
+            kind="campaign",
+            recipients=people,
+            campaigns=[CampaignRef(id=campaign.id, name=campaign.name, recipients=people)],
+            redial=Redial(
+                (retry and retry.max) or 0,
+                (retry and retry.delay) or 0,
+                frozenset((retry and retry.retry_on) or ()),
+            ).dump(),
+            **({"agent_id": campaign.agent_id} if campaign.agent_id else {}),
+        )
+
+    def watches(self) -> Sequence[Watch]:
+        return campaign_watches(**self._known(), wait_for=self.wait_for)
+
+    def trigger(self, deadline: datetime) -> VolubileCampaignTrigger:
+        # A sensor only looks: whoever stops it does not stop the campaign.
+        return VolubileCampaignTrigger(
+            **self._known(),
+            volubile_conn_id=self.volubile_conn_id,
+            deadline=deadline.isoformat(),
+            poll_interval=self.poke_interval,
+            wait_for=self.wait_for,
+            on_kill_action="leave",
+        )
+
+    def _known(self) -> dict[str, Any]:
+        return {
+            "campaigns": self.handle["campaigns"],
+            "agent_id": self.handle.get("agent_id"),
+            "since": self.handle.get("submitted_at"),
+            "redial": self.handle.get("redial"),
+        }

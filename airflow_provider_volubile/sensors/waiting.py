@@ -1,0 +1,115 @@
+"""What the provider's sensors have in common: look, hand over, or wait in the triggerer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any, Literal
+
+from airflow.sdk import BaseSensorOperator, Context, PokeReturnValue, conf
+from airflow.sdk.exceptions import AirflowSensorTimeout
+
+from airflow_provider_volubile.exceptions import VolubileError, VolubileWaitFailed
+from airflow_provider_volubile.handles import SubmissionHandle
+from airflow_provider_volubile.hooks.volubile import VolubileHook
+from airflow_provider_volubile.operators.base import UI_COLOR, UI_FGCOLOR, useless_retries_avoided
+from airflow_provider_volubile.outcomes import NOTHING, final_counts
+from airflow_provider_volubile.triggers.events import WaitEvent, read_event, wait_event
+from airflow_provider_volubile.triggers.waiting import DEFERRAL_GRACE, WaitTrigger
+from airflow_provider_volubile.waiting import Watch, look
+
+
+class WaitSensor(BaseSensorOperator):
+    """Base of the sensors. Succeeds when everything is over, and returns the handle with its counts.
+
+    :param volubile_conn_id: the :ref:`connection <connection>`.
+    :param wait_for: ``ended``, or ``transcript`` to wait for the transcripts of answered calls too.
+    :param deferrable: wait in the triggerer and hold no worker. ``poke_interval`` is then the longest time between
+        two looks, which all waits of the connection share.
+    """
+
+    ui_color = UI_COLOR
+    ui_fgcolor = UI_FGCOLOR
+
+    def __init__(
+        self,
+        *,
+        volubile_conn_id: str = VolubileHook.default_conn_name,
+        wait_for: Literal["ended", "transcript"] = "ended",
+        poke_interval: float = 30,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(poke_interval=poke_interval, **kwargs)
+        self.volubile_conn_id = volubile_conn_id
+        self.wait_for = wait_for
+        self.deferrable = deferrable
+
+    @cached_property
+    def hook(self) -> VolubileHook:
+        return VolubileHook(self.volubile_conn_id)
+
+    @cached_property
+    def handle(self) -> SubmissionHandle:
+        """What is waited for.
+
+        :raises VolubileInputError: what the user gave is no handle and no id.
+        """
+        raise NotImplementedError
+
+    def watches(self) -> Sequence[Watch]:
+        """What to watch for it."""
+        raise NotImplementedError
+
+    def trigger(self, deadline: datetime) -> WaitTrigger:
+        """What waits without a worker."""
+        raise NotImplementedError
+
+    @cached_property
+    def _watching(self) -> Sequence[Watch]:
+        # Kept between the pokes of one process: what is settled need not be listed again.
+        return self.watches()
+
+    @useless_retries_avoided()
+    def execute(self, context: Context) -> Any:
+        if self.deferrable:
+            self.defer(
+                trigger=self.trigger(datetime.now(UTC) + timedelta(seconds=self.timeout)),
+                method_name="execute_complete",
+                timeout=timedelta(seconds=self.timeout) + DEFERRAL_GRACE,
+            )
+        return super().execute(context)
+
+    @useless_retries_avoided()
+    def poke(self, context: Context) -> PokeReturnValue:
+        now = datetime.now(UTC)
+        look(self.hook.client(background=True), self._watching, now=now)
+        for watch in self._watching:
+            if watch.error:
+                raise watch.error
+        progress = sum((watch.progress() for watch in self._watching), NOTHING)
+        self.log.info("%s", progress)
+        if not all(watch.is_over(now) for watch in self._watching):
+            return PokeReturnValue(is_done=False)
+        return PokeReturnValue(is_done=True, xcom_value=self._finish(wait_event("over", progress, self._watching)))
+
+    @useless_retries_avoided()
+    def execute_complete(self, context: Context, event: Any) -> SubmissionHandle:
+        """Go on when the trigger has fired."""
+        return self._finish(read_event(event))
+
+    def _finish(self, event: WaitEvent) -> SubmissionHandle:
+        if event["status"] == "timeout":
+            raise AirflowSensorTimeout(f"After {self.timeout:g} s: {event['message']}")
+        if event["status"] == "error":
+            error = VolubileWaitFailed if event["final"] else VolubileError
+            raise error(f"Waiting failed: {event['message']}")
+        recipients = self.handle.get("recipients", event["recipients"])
+        counts = final_counts(
+            recipients,
+            settled=event["settled"],
+            counts=event["counts"],
+            cancelled=bool(event["cancelled"]),
+        )
+        return SubmissionHandle(**{**self.handle, "recipients": recipients, "counts": counts})

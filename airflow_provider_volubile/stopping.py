@@ -1,0 +1,98 @@
+"""Stopping campaigns when somebody stops the task that waits for them, and letting them go on again.
+
+Pausing is remembered in an Airflow Variable, since neither Volubile nor the task's own store (which a triggerer cannot
+write) can keep it: only what the provider paused itself is un-paused by a later try, never what a person paused.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from airflow.sdk import Variable
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+from airflow_provider_volubile.api.client import VolubileClient
+from airflow_provider_volubile.exceptions import VolubileError
+from airflow_provider_volubile.hooks.volubile import VolubileHook
+from airflow_provider_volubile.waiting import CampaignRef
+
+log = logging.getLogger(__name__)
+
+KillAction = Literal["pause", "cancel", "leave"]
+KILL_ACTIONS: tuple[KillAction, ...] = ("pause", "cancel", "leave")
+
+PAUSED_BY_US = "volubile_paused_{campaign_id}"
+
+
+# States in which a task will not go on by itself. In any other (deferred: the trigger only moved to another
+# triggerer; none, scheduled, queued, running: it was cleared and starts again, or its worker shuts down) the campaign
+# must go on too.
+STOPPED_STATES = frozenset({"failed", "success", "skipped", "upstream_failed", "removed"})
+
+
+def is_stopped(ti: Any) -> bool:
+    """Whether somebody stopped the task, so that it will not go on by itself. Asks the API server: blocking.
+
+    :param ti: the task instance, as an operator or a trigger has it.
+    """
+    states = RuntimeTaskInstance.get_task_states(
+        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
+    )
+    return any(state in STOPPED_STATES for state in states.get(ti.run_id, {}).values())
+
+
+def stop_campaigns(hook: VolubileHook, campaigns: Sequence[CampaignRef], action: KillAction) -> None:
+    """Pause or cancel what still runs. Calls already placed cannot be taken back.
+
+    :raises VolubileError: at least one campaign could not be stopped; the others were.
+    """
+    client = hook.client()
+    failures = []
+    for campaign in campaigns:
+        campaign_id = campaign["id"]
+        if campaign_id is None:
+            log.warning(
+                "Campaign %s goes on: it was only found through its calls, so its id is not known. "
+                "Stop it in Volubile's dashboard.",
+                campaign["name"],
+            )
+            continue
+        try:
+            if client.get_campaign(campaign_id).status != "ACTIVE":
+                continue
+            if action == "pause":
+                # Written first: a pause that nobody remembers would never end.
+                Variable.set(
+                    PAUSED_BY_US.format(campaign_id=campaign_id),
+                    datetime.now(UTC).isoformat(timespec="seconds"),
+                    description=f"The Airflow provider paused campaign {campaign['name']}",
+                )
+            client.update_campaign_status(campaign_id, "PAUSED" if action == "pause" else "CANCELLED")
+        except VolubileError as error:
+            failures.append(f"{campaign['name']}: {error}")
+        else:
+            log.warning(
+                "Campaign %s was %s because the task was stopped. Calls already placed go on.",
+                campaign["name"],
+                "paused" if action == "pause" else "cancelled",
+            )
+    if failures:
+        raise VolubileError("; ".join(failures))
+
+
+def resume_campaigns(client: VolubileClient, campaigns: Sequence[CampaignRef]) -> None:
+    """Let go on what :func:`stop_campaigns` paused."""
+    for campaign in campaigns:
+        campaign_id = campaign["id"]
+        if campaign_id is None:
+            continue
+        key = PAUSED_BY_US.format(campaign_id=campaign_id)
+        if Variable.get(key, default=None) is None:
+            continue
+        if client.get_campaign(campaign_id).status == "PAUSED":
+            client.update_campaign_status(campaign_id, "ACTIVE")
+            log.info("Campaign %s goes on: an earlier try had paused it.", campaign["name"])
+        Variable.delete(key)

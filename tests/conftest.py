@@ -1,0 +1,38 @@
+"""Airflow in a folder of its own, before anything imports it; and the simulator."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+# Airflow reads these once, at import.
+HOME = os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="volubile-airflow-")
+for name in [name for name in os.environ if name.startswith(("AIRFLOW__", "AIRFLOW_CONN"))]:
+    del os.environ[name]
+os.environ |= {
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__CORE__DAGS_FOLDER": os.path.join(HOME, "dags"),
+    "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+    "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
+    "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+}
+os.makedirs(os.environ["AIRFLOW__CORE__DAGS_FOLDER"], exist_ok=True)
+
+from airflow_provider_volubile.simulator import Simulator  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def simulator_process() -> Iterator[Simulator]:
+    with Simulator(seed=7) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def simulator(simulator_process: Simulator) -> Simulator:
+    """A simulator as new: calls take a moment, campaigns dial at once, and the rate window is no hindrance."""
+    simulator_process.reset()
+    simulator_process.configure(speed=600, ignore_windows=True, limit=100_000)
+    return simulator_process
