@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import tempfile
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -60,6 +58,7 @@ class Export:
     :param name: what is exported, such as ``calls``; the manifest is ``_<name>.manifest.json`` in ``folder``.
     :param selection: what the export is of. Another export of that name in the folder is refused when it
         differs: two exports must not take turns replacing each other.
+    :ivar earlier: the manifest of an earlier run of this export; empty if there was none.
     :raises VolubileInputError: the folder holds that other export.
     :raises VolubileStoreError: the folder cannot be read.
     """
@@ -71,10 +70,10 @@ class Export:
         self._schemas: dict[str, Any] = {}
         self._files: dict[str, dict[str, Any]] = {}
         self._missing: dict[str, str] = {}
-        self._earlier = store.read_json(self.manifest) or {}
-        if self._earlier and self._earlier.get("selection") != self._selection:
+        self.earlier: Mapping[str, Any] = store.read_json(self.manifest) or {}
+        if self.earlier and self.earlier.get("selection") != self._selection:
             raise VolubileInputError(
-                f"{self.manifest} belongs to another export, of {self._earlier.get('selection')}; this one "
+                f"{self.manifest} belongs to another export, of {self.earlier.get('selection')}; this one "
                 f"is of {self._selection}. Give each its own output_path, or remove the old one."
             )
         self._workspace = tempfile.TemporaryDirectory(prefix="volubile-export-")
@@ -85,6 +84,10 @@ class Export:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove what is left of files in the making."""
         self._workspace.cleanup()
 
     @property
@@ -133,34 +136,24 @@ class Export:
         """Report a call that is not in the export."""
         self._missing[call_id] = reason
 
-    def finish(self, counts: Mapping[str, int]) -> str:
+    def finish(self, counts: Mapping[str, int], **facts: Any) -> str:
         """Remove what an earlier run of this export left over, and write the manifest.
 
+        :param facts: what else the manifest says.
         :return: the manifest's path.
         """
-        for entry in self._earlier.get("files", ()):
+        for entry in self.earlier.get("files", ()):
             if entry["path"] not in self._files:
                 log.info("Removing %s: no longer part of this export", self.folder / entry["path"])
                 store.remove(self.folder / entry["path"])
-        if self._missing:
-            reasons = Counter(self._missing.values())
-            log.warning(
-                "%s: %d calls are missing: %s",
-                self.manifest,
-                len(self._missing),
-                ", ".join(f"{number} × {reason}" for reason, number in reasons.most_common(5)),
-            )
         manifest = {
             "manifest_version": MANIFEST_VERSION,
             "selection": self._selection,
+            **facts,
             "schemas": [self._schemas[name] for name in sorted(self._schemas)],
             "counts": dict(counts),
             "files": [self._files[path] for path in sorted(self._files)],
-            "missing": [
-                {"call_id": call_id, "reason": reason} for call_id, reason in sorted(self._missing.items())
-            ],
+            "missing": [{"call_id": call_id, "reason": reason} for call_id, reason in sorted(self._missing.items())],
         }
-        local = self.workspace / "manifest"
-        local.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        store.publish(local, self.manifest)
+        store.write_json(manifest, self.manifest)
         return str(self.manifest)

@@ -37,12 +37,19 @@ class Spool:
 
         :param part: the file they go to.
         :param at: what calls are ordered by within a file; those of equal ``at`` by ``key``.
-        :param lines: its rows, in their order.
+        :param lines: its rows, in their order. If making one fails, none are kept.
         """
         name = _sortable(key)
-        self._db.execute("DELETE FROM rows WHERE key = ?", (name,))
+        self._remove(name)
         rows = ((part, at, name, position, line) for position, line in enumerate(lines))
-        self._db.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?)", rows)
+        try:
+            self._db.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?)", rows)
+        except BaseException:
+            self._remove(name)
+            raise
+
+    def _remove(self, name: str) -> None:
+        self._db.execute("DELETE FROM rows WHERE key = ?", (name,))
 
     def parts(self) -> list[str]:
         """The files that have rows."""

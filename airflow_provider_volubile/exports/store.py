@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,9 +17,7 @@ if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
 # Stores in which an object appears only when its upload is complete, and which know no folders or renames.
-_ATOMIC_PUT = frozenset(
-    ["s3", "s3a", "gs", "gcs", "abfs", "abfss", "adl", "az", "wasb", "oss", "obs", "oci", "memory"]
-)
+_ATOMIC_PUT = frozenset(["s3", "s3a", "gs", "gcs", "abfs", "abfss", "adl", "az", "wasb", "oss", "obs", "oci", "memory"])
 # s3fs would hold ten parts of 50 MB in memory at once.
 _UPLOAD_OPTIONS: dict[str, dict[str, Any]] = {
     protocol: {"chunksize": 8 * 2**20, "max_concurrency": 1} for protocol in ("s3", "s3a")
@@ -97,3 +96,14 @@ def read_json(target: ObjectStoragePath) -> Any:
     with suppress(ValueError):
         return json.loads(data)
     return None
+
+
+def write_json(value: Any, target: ObjectStoragePath) -> None:
+    """Write a JSON file, whole.
+
+    :raises VolubileStoreError: the store refused.
+    """
+    with tempfile.TemporaryDirectory(prefix="volubile-export-") as folder:
+        local = Path(folder) / "json"
+        local.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        publish(local, target)

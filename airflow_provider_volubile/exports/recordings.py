@@ -1,0 +1,157 @@
+"""Recordings of calls: one file each, streamed to disk, resumed when they break off."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, NamedTuple
+from zoneinfo import ZoneInfo
+
+from airflow_provider_volubile.api import wire
+from airflow_provider_volubile.api.client import VolubileClient
+from airflow_provider_volubile.exceptions import VolubileError, VolubileProtocolError, VolubileUnavailable
+from airflow_provider_volubile.exports.days import partition
+from airflow_provider_volubile.exports.files import Export
+from airflow_provider_volubile.exports.tally import Tally
+from airflow_provider_volubile.fetching import fetch_all
+from airflow_provider_volubile.lookup import CallRef
+
+log = logging.getLogger(__name__)
+
+# Each download takes its length on local disk, and the line is shared.
+AT_A_TIME = 4
+# A recording that breaks off so often without a byte of progress is given up.
+FRUITLESS_ATTEMPTS = 3
+
+EXTENSIONS = {
+    "audio/aac": ".aac",
+    "audio/flac": ".flac",
+    "audio/mp3": ".mp3",
+    "audio/mp4": ".m4a",
+    "audio/mpeg": ".mp3",
+    "audio/ogg": ".ogg",
+    "audio/opus": ".opus",
+    "audio/vnd.wave": ".wav",
+    "audio/wav": ".wav",
+    "audio/wave": ".wav",
+    "audio/webm": ".webm",
+    "audio/x-flac": ".flac",
+    "audio/x-m4a": ".m4a",
+    "audio/x-wav": ".wav",
+}
+
+
+class Download(NamedTuple):
+    """A recording on local disk.
+
+    :param ref: its call, as it was looked at.
+    """
+
+    ref: CallRef
+    path: Path
+    content_type: str
+
+
+def export_recordings(client: VolubileClient, export: Export, refs: Iterable[CallRef], *, zone: ZoneInfo) -> Tally:
+    """Write ``date=YYYY-MM-DD/<call id>.<extension>`` for every call that was recorded, by the day of the call.
+
+    :param refs: the calls; those that were not looked at are, first.
+    :raises VolubileError: the service is down, the credentials are refused, or the store refused.
+    """
+    tally = Tally(export)
+
+    def fetch(ref: CallRef) -> Download | CallRef:
+        if ref.status is None:
+            ref = CallRef.of(client.get_call(ref.call_id))
+        return download(client, ref, export.workspace) if ref.recorded else ref
+
+    for ref, answer in fetch_all(fetch, _to_fetch(refs, tally), most_workers=AT_A_TIME):
+        if isinstance(answer, VolubileError):
+            tally.add_error(ref, answer)
+        elif isinstance(answer, CallRef):
+            _count_unrecorded(answer, tally)
+        else:
+            path = f"{partition(answer.ref.at, zone)}/{answer.path.name}{_extension(answer.content_type)}"
+            export.add_file(path, answer.path, call_id=ref.call_id, content_type=answer.content_type)
+            tally.written += 1
+    return tally
+
+
+def _to_fetch(refs: Iterable[CallRef], tally: Tally) -> Iterator[CallRef]:
+    for ref in refs:
+        tally.calls += 1
+        if ref.recorded or ref.status is None:
+            yield ref
+        else:
+            _count_unrecorded(ref, tally)
+
+
+def _count_unrecorded(ref: CallRef, tally: Tally) -> None:
+    if ref.is_final:
+        tally.add_none(ref, f"{ref.status}: was not recorded")
+    else:
+        tally.add_missing(ref, f"{ref.status}: has not ended")
+
+
+def _extension(content_type: str) -> str:
+    return EXTENSIONS.get(_media_type(content_type), ".bin")
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+def download(client: VolubileClient, ref: CallRef, folder: Path) -> Download:
+    """Stream a recording to a file named by its call, a chunk in memory at a time.
+
+    When it breaks off, it is resumed where it stopped; where the service cannot resume, or offers another length than
+    before, it is begun anew. The client checks the length against what was announced.
+
+    :raises VolubileError: there is no recording, it is no audio, or it kept breaking off.
+    """
+    path = folder / wire.check_id(ref.call_id, "call_id")
+    try:
+        with path.open("wb") as file:
+            return Download(ref, path, _stream(client, ref.call_id, file))
+    except BaseException:
+        path.unlink()
+        raise
+
+
+def _stream(client: VolubileClient, call_id: str, file: IO[bytes]) -> str:
+    """Fill a file with a recording, and return its content type."""
+    length: int | None = None
+    fruitless = 0
+    while True:
+        before = file.tell()
+        try:
+            with client.open_recording(call_id, offset=before) as recording:
+                _check_audio(call_id, recording.content_type)
+                if before and length not in (None, recording.length):
+                    _cut(file, 0)
+                    length = None
+                    continue
+                length = recording.length
+                _cut(file, recording.offset)
+                for chunk in recording.iter_chunks():
+                    file.write(chunk)
+            return recording.content_type
+        except VolubileUnavailable as error:
+            fruitless = 0 if file.tell() > before else fruitless + 1
+            if fruitless >= FRUITLESS_ATTEMPTS:
+                raise
+            log.info("%s Going on from byte %d.", error, file.tell())
+
+
+def _cut(file: IO[bytes], size: int) -> None:
+    file.seek(size)
+    file.truncate()
+
+
+def _check_audio(call_id: str, content_type: str) -> None:
+    kind = _media_type(content_type)
+    if kind.startswith(("text/", "image/")) or kind in ("application/json", "application/xml"):
+        raise VolubileProtocolError(
+            f"getRecording: the answer for call {call_id} is {kind}, not audio.", operation="getRecording"
+        )

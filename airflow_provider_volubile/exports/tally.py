@@ -1,0 +1,77 @@
+"""Accounts of an export that goes call by call: every call is there, or has a reason why not."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from airflow_provider_volubile.exceptions import VolubileError, VolubileInputError, VolubileNotFound
+from airflow_provider_volubile.exports.files import Export
+from airflow_provider_volubile.lookup import CallRef
+
+
+class VolubileIncompleteExport(VolubileError):
+    """Parts of an export are missing. What could be had was written; a retry may find more."""
+
+
+class Tally:
+    """Counts what became of each call and tells the export's manifest why one is not there.
+
+    :ivar calls: calls asked for.
+    :ivar written: those in the export.
+    :ivar none: those that never had what is exported.
+    :ivar missing: those that should have it, and do not (yet).
+    :ivar failed: those the service could not answer for.
+    """
+
+    def __init__(self, export: Export) -> None:
+        self._export = export
+        self.calls = self.written = self.none = self.missing = self.failed = 0
+        self._reasons: Counter[str] = Counter()
+
+    def add_none(self, ref: CallRef, reason: str) -> None:
+        self._export.miss(ref.call_id, reason)
+        self.none += 1
+
+    def add_missing(self, ref: CallRef, reason: str) -> None:
+        self._export.miss(ref.call_id, reason)
+        self._reasons[reason] += 1
+        self.missing += 1
+
+    def add_error(self, ref: CallRef, error: VolubileError) -> None:
+        """A call whose id is wrong or unknown is missing; any other error is a failure."""
+        if isinstance(error, VolubileNotFound | VolubileInputError):
+            self.add_missing(ref, "Volubile knows no such call, or it has nothing to give")
+            return
+        self._export.miss(ref.call_id, f"{type(error).__name__}: {error}")
+        self._reasons[type(error).__name__] += 1
+        self.failed += 1
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {
+            "calls": self.calls,
+            "written": self.written,
+            "none": self.none,
+            "missing": self.missing,
+            "failed": self.failed,
+        }
+
+    def __str__(self) -> str:
+        parts = [f"{self.written} of {self.calls} written"]
+        parts += [
+            f"{count} {name}" for name, count in self.counts.items() if name in ("none", "missing", "failed") and count
+        ]
+        reasons = "; ".join(f"{count} × {reason}" for reason, count in self._reasons.most_common(5))
+        return ", ".join(parts) + (f" ({reasons})" if reasons else "")
+
+    def check(self, what: str, max_missing: int | None) -> None:
+        """Say whether so much may be missing.
+
+        :param max_missing: so many may be missing or have failed; None: any number may be missing, none have failed.
+        :raises VolubileIncompleteExport: more than that.
+        """
+        if (self.failed if max_missing is None else self.missing + self.failed - max_missing) > 0:
+            raise VolubileIncompleteExport(
+                f"{what}: {self}. What is there was written and is listed in {self._export.manifest}; a retry asks "
+                "again. To go on without the rest, set max_missing."
+            )

@@ -1,0 +1,126 @@
+"""Which calls somebody means: the handle of a submission, or ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple, cast
+
+from airflow_provider_volubile.api import wire
+from airflow_provider_volubile.api.client import VolubileClient
+from airflow_provider_volubile.api.models import Call
+from airflow_provider_volubile.exceptions import VolubileInputError
+from airflow_provider_volubile.handles import SubmissionHandle
+from airflow_provider_volubile.waiting import READ_ONE_BY_ONE, CampaignWatch, campaign_watches, pages
+
+
+class CallRef(NamedTuple):
+    """What is kept of a call while many are handled.
+
+    :param status: None when the call was not looked at.
+    :param recorded: None likewise, or when the service does not tell.
+    :param at: the call's time, aware: ``created``, else ``startTime``, else ``endTime``.
+    """
+
+    call_id: str
+    status: str | None = None
+    recorded: bool | None = None
+    at: datetime | None = None
+
+    @classmethod
+    def of(cls, call: Call) -> CallRef:
+        return cls(call.id, call.status, call.recorded, time_of(call))
+
+    @property
+    def is_final(self) -> bool:
+        return self.status in wire.FINAL_CALL_STATUSES
+
+    @property
+    def expects_transcript(self) -> bool:
+        """Whether a transcript may appear: somebody was heard, or that is not known yet."""
+        return not self.is_final or self.status in wire.TRANSCRIBED_CALL_STATUSES
+
+
+def time_of(call: Call) -> datetime | None:
+    """The moment that decides on which day a call was: ``created`` may be set late, or be missing."""
+    return call.created or call.start_time or call.end_time
+
+
+def find_calls(client: VolubileClient, calls: Any, *, now: datetime) -> list[CallRef]:
+    """Find the calls of submissions, or take ids as they are, each once.
+
+    The calls of a campaign are found by its name; those of many ids by listing their agent's calls, where the handle
+    tells the agent and the time. Few or plain ids are not looked at: their ``status`` is None.
+
+    :param calls: a handle that a dialling operator returned, an id, or a list of handles or ids.
+    :raises VolubileInputError: it is none of these.
+    """
+    found: dict[str, CallRef] = {}
+    for item in _items(calls):
+        if isinstance(item, str):
+            found.setdefault(item, CallRef(item))
+            continue
+        for ref in _of_submission(client, item, now):
+            found[ref.call_id] = ref
+    return list(found.values())
+
+
+def _items(calls: Any) -> Iterator[str | SubmissionHandle]:
+    if isinstance(calls, str) and calls.lstrip()[:1] in ("[", "{"):
+        raise VolubileInputError(
+            "calls: got the text of a list or handle where the thing itself is expected; hand over the task's output "
+            "(calls=task.output), or set render_template_as_native_obj=True on the Dag."
+        )
+    if isinstance(calls, str | Mapping):
+        calls = [calls]
+    if not isinstance(calls, Iterable):
+        raise VolubileInputError(f"calls is a {type(calls).__name__}; expected a handle, a call id, or a list of them.")
+    for item in calls:
+        if isinstance(item, str) and item:
+            yield item
+        elif isinstance(item, Mapping) and ("campaigns" in item or "call_ids" in item):
+            yield cast("SubmissionHandle", item)
+        else:
+            raise VolubileInputError(
+                f"calls holds a {type(item).__name__} that is neither a call id nor the handle of a submission."
+            )
+
+
+def _of_submission(client: VolubileClient, handle: SubmissionHandle, now: datetime) -> Iterator[CallRef]:
+    watches = campaign_watches(
+        handle.get("campaigns", ()),
+        agent_id=handle.get("agent_id"),
+        since=handle.get("submitted_at"),
+        redial=handle.get("redial"),
+        wait_for="ended",
+    )
+    for watch in watches:
+        yield from _of_campaign(client, watch, now)
+    yield from _of_ids(client, handle, now)
+
+
+def _of_campaign(client: VolubileClient, watch: CampaignWatch, now: datetime) -> Iterator[CallRef]:
+    refs: dict[str, CallRef] = {}
+    filters = {"campaign": watch.campaign["name"], "agent_id": watch.agent_id}
+    for page in pages(client, filters, horizon=None, since=watch.since, now=now):
+        for call in page:
+            watch.see(call, now)
+            refs[call.id] = CallRef.of(call)
+    watch.progress()  # raises when the list shows the calls of others
+    for attempt in watch.attempts:
+        yield refs[attempt.call_id]
+
+
+def _of_ids(client: VolubileClient, handle: SubmissionHandle, now: datetime) -> Iterator[CallRef]:
+    pending = dict.fromkeys(handle.get("call_ids", ()))
+    if len(pending) > READ_ONE_BY_ONE and "submitted_at" in handle:
+        since = datetime.fromisoformat(handle["submitted_at"])
+        for page in pages(client, {"agent_id": handle.get("agent_id")}, horizon=since, since=since, now=now):
+            for call in page:
+                if call.id in pending:
+                    del pending[call.id]
+                    yield CallRef.of(call)
+            if not pending:
+                return
+    for call_id in pending:
+        yield CallRef(call_id)

@@ -1,0 +1,359 @@
+"""Results as files: calls, transcripts and recordings, in any store Airflow knows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
+from zoneinfo import ZoneInfo
+
+from airflow.sdk import Context
+from airflow.sdk.lineage import get_hook_lineage_collector
+
+from airflow_provider_volubile.api.client import VolubileClient
+from airflow_provider_volubile.exceptions import VolubileInputError
+from airflow_provider_volubile.exports import store
+from airflow_provider_volubile.exports.calls import CallsTable, export_calls
+from airflow_provider_volubile.exports.days import check_interval, iso, read_moment, read_zone
+from airflow_provider_volubile.exports.files import Export
+from airflow_provider_volubile.exports.formats import FileFormat, check_format
+from airflow_provider_volubile.exports.recordings import export_recordings
+from airflow_provider_volubile.exports.rows import FlatColumns
+from airflow_provider_volubile.exports.tally import Tally
+from airflow_provider_volubile.exports.transcripts import export_transcripts
+from airflow_provider_volubile.handles import SubmissionHandle
+from airflow_provider_volubile.lookup import CallRef, find_calls
+from airflow_provider_volubile.operators.base import VolubileOperator, useless_retries_avoided
+from airflow_provider_volubile.submissions import reference
+
+if TYPE_CHECKING:
+    from airflow.sdk import ObjectStoragePath
+
+
+class CallsExport(TypedDict):
+    """What :class:`VolubileExportCallsOperator` returns.
+
+    :ivar output_path: the folder of the table.
+    :ivar files: the days' files that were written.
+    :ivar manifests: one for each.
+    :ivar counts: ``calls`` written, and those ``missing`` because they have not ended.
+    :ivar interval: from when to when calls were asked for, ISO 8601.
+    """
+
+    output_path: str
+    files: list[str]
+    manifests: list[str]
+    counts: dict[str, int]
+    interval: list[str]
+
+
+class PerCallExport(TypedDict):
+    """What the exports of transcripts and recordings return.
+
+    :ivar output_path: the folder.
+    :ivar files: the files that were written.
+    :ivar manifest: what is there, what is missing and why.
+    :ivar counts: ``calls`` asked for; of these ``written``, those that have ``none``, ``missing`` and ``failed``.
+    """
+
+    output_path: str
+    files: list[str]
+    manifest: str
+    counts: dict[str, int]
+
+
+class _ExportOperator(VolubileOperator):
+    """What all exports have in common.
+
+    :param output_path: a folder: local, or ``scheme://connection_id@bucket/key`` as in Airflow's object storage.
+    :param timezone: IANA zone whose days the ``date=`` folders are.
+    """
+
+    def __init__(self, *, output_path: str | ObjectStoragePath, timezone: str = "UTC", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.output_path = output_path
+        self.timezone = timezone
+
+    def folder(self) -> ObjectStoragePath:
+        if not str(self.output_path or "").strip():
+            raise VolubileInputError("output_path is empty; expected a folder, local or in a store.")
+        return store.open_path(self.output_path)
+
+    def announce(self, folder: ObjectStoragePath) -> None:
+        """Tell Airflow's lineage where the results are."""
+        uri = str(folder) if "://" in str(folder) else f"file://{folder.absolute()}"
+        get_hook_lineage_collector().add_output_asset(context=folder, uri=uri)
+
+
+class VolubileExportCallsOperator(_ExportOperator):
+    """Export calls to a table with one file per day, ``date=YYYY-MM-DD/calls.<suffix>``.
+
+    A run writes every day that has a part in the interval, or in the ``lookback`` before it, anew: each with all its
+    calls that ended, up to the interval's end. So files never overlap, a call is in one of them once, late changes
+    are caught up with, and a second run makes the same files. See :doc:`/howto/exports`.
+
+    A call belongs to the day of its ``created``; where that is missing, of its ``startTime``, else of its ``endTime``.
+    Numbers are written in clear: they are the data. Returns a :class:`CallsExport`.
+
+    API facts: `List calls <https://docs.volubile.ai/api-reference/calls/list>`__.
+
+    :param output_path: the folder of the table; one for each selection of calls.
+    :param agent_id: only calls of this agent.
+    :param campaign: only calls of the campaign of this name.
+    :param interval_start: a moment, aware, or its ISO text. By default the run's data interval, begun earlier where
+        days since the last run in this folder would be left out (a Dag that was paused, for example).
+    :param interval_end: likewise; not in the future.
+    :param lookback: how far before the interval to go over calls again: a timedelta, or hours.
+    :param timezone: IANA zone whose days the files are of.
+    :param file_format: ``jsonl`` (gzip), ``parquet`` or ``csv``.
+    :param flatten: make columns of extracted data: True for those that the configuration of ``agent_id`` names, or
+        ``{"extracted": ["visit.day"], "classification": ["outcome"]}``. Never made up from the data.
+    """
+
+    template_fields = (
+        "output_path",
+        "agent_id",
+        "campaign",
+        "interval_start",
+        "interval_end",
+        "timezone",
+        "file_format",
+        "flatten",
+        "volubile_conn_id",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"flatten": "json"}
+
+    def __init__(
+        self,
+        *,
+        agent_id: str | None = None,
+        campaign: str | None = None,
+        interval_start: datetime | str | None = None,
+        interval_end: datetime | str | None = None,
+        lookback: timedelta | float = timedelta(days=1),
+        file_format: FileFormat = "jsonl",
+        flatten: bool | Mapping[str, Collection[str]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.agent_id = agent_id
+        self.campaign = campaign
+        self.interval_start = interval_start
+        self.interval_end = interval_end
+        self.lookback = lookback
+        self.file_format = file_format
+        self.flatten = flatten
+
+    @useless_retries_avoided()
+    def execute(self, context: Context) -> CallsExport:
+        check_format(self.file_format)
+        folder, zone = self.folder(), read_zone(self.timezone)
+        begin, end = self._interval(context)
+        client = self.hook.client()
+        table = CallsTable(folder, self.agent_id, self.campaign, zone, self.file_format, self._columns(client))
+        watermark = None if self.interval_start else Watermark(folder, table.selection)
+        if watermark and watermark.reached and watermark.reached < begin:
+            self.log.info("The last run came as far as %s; this one begins there.", iso(watermark.reached))
+            begin = watermark.reached
+        self.log.info("Exporting the days from %s to %s to %s", iso(begin), iso(end), folder)
+        written = export_calls(client, table, begin, end)
+        if watermark:
+            watermark.advance(end)
+        self.announce(folder)
+        return CallsExport(
+            output_path=str(folder),
+            files=written.files,
+            manifests=written.manifests,
+            counts=written.counts,
+            interval=[iso(begin), iso(end)],
+        )
+
+    def _interval(self, context: Context) -> tuple[datetime, datetime]:
+        if (self.interval_start is None) != (self.interval_end is None):
+            raise VolubileInputError("interval_start and interval_end must be given together.")
+        if self.interval_start is not None:
+            begin = read_moment("interval_start", self.interval_start)
+            end = read_moment("interval_end", self.interval_end)
+        else:
+            # A run that was not scheduled by time has no data interval.
+            now = context["dag_run"].run_after
+            begin = context.get("data_interval_start") or now
+            end = context.get("data_interval_end") or now
+        check_interval(begin, end, datetime.now(UTC))
+        return begin - self._lookback(), end
+
+    def _lookback(self) -> timedelta:
+        lookback = self.lookback if isinstance(self.lookback, timedelta) else timedelta(hours=self.lookback)
+        if lookback < timedelta():
+            raise VolubileInputError(f"lookback is {lookback}; it must not be negative.")
+        return lookback
+
+    def _columns(self, client: VolubileClient) -> FlatColumns:
+        if not self.flatten:
+            return FlatColumns()
+        if isinstance(self.flatten, Mapping):
+            return FlatColumns.of(self.flatten)
+        if self.flatten is not True or not self.agent_id:
+            raise VolubileInputError(
+                "flatten=True needs agent_id, whose configuration names the columns; without it, list them: "
+                "flatten={'extracted': ['visit.day'], 'classification': ['outcome']}."
+            )
+        return FlatColumns.of_agent(client.get_agent(self.agent_id))
+
+
+class Watermark:
+    """How far a table of calls is without a gap; kept beside it.
+
+    :param selection: what the table is of.
+    """
+
+    def __init__(self, folder: ObjectStoragePath, selection: Mapping[str, Any]) -> None:
+        self._path = folder / "_calls.watermark.json"
+        self._selection = dict(selection)
+        known = store.read_json(self._path) or {}
+        self.reached: datetime | None = None
+        if known.get("selection") == self._selection:
+            self.reached = read_moment(str(self._path), known.get("watermark"))
+
+    def advance(self, end: datetime) -> None:
+        """Note that the table reaches ``end``; never back."""
+        if self.reached is None or end > self.reached:
+            store.write_json({"watermark": iso(end), "selection": self._selection}, self._path)
+
+
+class _PerCallExportOperator(_ExportOperator):
+    """Export of something that each call has or has not.
+
+    :param calls: the handle that a dialling operator returned, a call id, or a list of handles or ids.
+    :param max_missing: fail if more calls than this lack what is exported. By default any number may lack it, but
+        the task fails if the service could not answer for one. Either way what could be had is written first.
+    """
+
+    #: What is exported, as messages and manifests call it.
+    what: ClassVar[str]
+
+    def __init__(
+        self,
+        *,
+        calls: SubmissionHandle | Sequence[SubmissionHandle] | Sequence[str] | str,
+        max_missing: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.calls = calls
+        self.max_missing = max_missing
+
+    def check(self) -> None:
+        """Check parameters before anything is asked for."""
+
+    def export(
+        self, client: VolubileClient, export: Export, refs: Sequence[CallRef], *, key: str, zone: ZoneInfo
+    ) -> Tally:
+        raise NotImplementedError
+
+    @useless_retries_avoided()
+    def execute(self, context: Context) -> PerCallExport:
+        self.check()
+        folder, zone = self.folder(), read_zone(self.timezone)
+        ti = context["ti"]
+        map_index = -1 if ti.map_index is None else ti.map_index
+        key = reference(ti.dag_id, ti.run_id, ti.task_id, map_index)
+        selection = {
+            "dag_id": ti.dag_id,
+            "run_id": ti.run_id,
+            "task_id": ti.task_id,
+            "map_index": map_index,
+            "timezone": zone.key,
+        }
+        client = self.hook.client()
+        refs = find_calls(client, self.calls, now=datetime.now(UTC))
+        with Export(folder, f"{self.what}-{key}", selection) as export:
+            tally = self.export(client, export, refs, key=key, zone=zone)
+            manifest = export.finish(tally.counts)
+            self.log.info("%s: %s, in %s", self.what, tally, manifest)
+            if tally.missing or tally.failed:
+                self.log.warning(
+                    "%d calls lack their %s; the manifest tells which and why.", tally.missing + tally.failed, self.what
+                )
+            self.announce(folder)
+            tally.check(self.what, self.max_missing)
+            return PerCallExport(output_path=str(folder), files=export.files, manifest=manifest, counts=tally.counts)
+
+
+class VolubileExportTranscriptsOperator(_PerCallExportOperator):
+    """Export transcripts: one row per event, and on request one text per call.
+
+    Files are ``date=YYYY-MM-DD/transcripts-<key>.<suffix>``, by the day of a call's first event; ``key`` is the same
+    on every try of this task and run, so that a retry replaces. Transcripts that are not there yet are waited for.
+    What was said is personal data: it goes to the files only. Returns a :class:`PerCallExport`.
+
+    API facts: `Get transcript <https://docs.volubile.ai/api-reference/calls/get-transcript>`__.
+
+    :param calls: the handle that a dialling operator returned, a call id, or a list of handles or ids.
+    :param output_path: the folder.
+    :param file_format: ``jsonl`` (gzip), ``parquet`` or ``csv``.
+    :param text_per_call: also write ``transcript_texts-<key>``: what was said, one row per call.
+    :param transcript_timeout: how long to wait for transcripts that are not there at first, in seconds.
+    :param timezone: IANA zone whose days the ``date=`` folders are.
+    :param max_missing: fail if more calls than this lack their transcript although somebody was heard. By default any
+        number may, but the task fails if the service could not answer for one. What could be had is written first.
+    """
+
+    template_fields = ("calls", "output_path", "timezone", "file_format", "volubile_conn_id")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"calls": "json"}
+    what = "transcripts"
+
+    def __init__(
+        self,
+        *,
+        file_format: FileFormat = "jsonl",
+        text_per_call: bool = False,
+        transcript_timeout: float = 600,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.file_format = file_format
+        self.text_per_call = text_per_call
+        self.transcript_timeout = transcript_timeout
+
+    def check(self) -> None:
+        check_format(self.file_format)
+
+    def export(
+        self, client: VolubileClient, export: Export, refs: Sequence[CallRef], *, key: str, zone: ZoneInfo
+    ) -> Tally:
+        return export_transcripts(
+            client,
+            export,
+            refs,
+            key=key,
+            zone=zone,
+            file_format=self.file_format,
+            texts=self.text_per_call,
+            patience=self.transcript_timeout,
+        )
+
+
+class VolubileExportRecordingsOperator(_PerCallExportOperator):
+    """Export the audio of calls that were recorded: one file each, ``date=YYYY-MM-DD/<call id>.<extension>``.
+
+    Streamed to local disk, resumed when it breaks off, checked against the announced length, then put in place. A
+    worker needs disk for four recordings at a time, and memory for none. Returns a :class:`PerCallExport`.
+
+    API facts: only the route is documented (https://docs.volubile.ai/api-reference/authentication).
+
+    :param calls: the handle that a dialling operator returned, a call id, or a list of handles or ids.
+    :param output_path: the folder.
+    :param timezone: IANA zone whose days the ``date=`` folders are.
+    :param max_missing: fail if more calls than this were recorded but have no recording. By default any number may,
+        but the task fails if the service could not answer for one. What could be had is written first.
+    """
+
+    template_fields = ("calls", "output_path", "timezone", "volubile_conn_id")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"calls": "json"}
+    what = "recordings"
+
+    def export(
+        self, client: VolubileClient, export: Export, refs: Sequence[CallRef], *, key: str, zone: ZoneInfo
+    ) -> Tally:
+        return export_recordings(client, export, refs, zone=zone)
