@@ -10,10 +10,11 @@ from contextlib import suppress
 from functools import cache
 from typing import Any, Generic, NoReturn, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
-from airflow_provider_volubile.api.models import ApiModel, Page
+from airflow_provider_volubile.api import wire
+from airflow_provider_volubile.api.models import ApiModel, Page, TranscriptEvent
 from airflow_provider_volubile.api.routes import Route
 from airflow_provider_volubile.api.transport import Answer
 from airflow_provider_volubile.exceptions import VolubileProtocolError
@@ -38,6 +39,9 @@ def _envelope(model: type[ApiModel]) -> type[_Envelope[Any]]:
     return _Envelope[model]  # type: ignore[valid-type]
 
 
+_EVENTS = TypeAdapter(list[TranscriptEvent])
+
+
 def is_empty(answer: Answer) -> bool:
     """Whether a success came without content."""
     return answer.status == 204 or (answer.body is not None and not answer.body.strip())
@@ -50,10 +54,9 @@ def read_json(route: Route, answer: Answer) -> Any:
     """
     if answer.body is None:
         unreadable(route, answer, answer.flaw)
-    try:
+    with suppress(ValueError, RecursionError):
         return _whole(json.loads(answer.body))
-    except (ValueError, RecursionError):
-        unreadable(route, answer, "is not JSON" if answer.body.strip() else "is empty")
+    unreadable(route, answer, "is not JSON" if answer.body.strip() else "is empty")
 
 
 def read_one(route: Route, answer: Answer, model: type[ModelT]) -> ModelT:
@@ -91,38 +94,44 @@ def read_object(route: Route, answer: Answer, data: Any, model: type[ModelT]) ->
 
 def read_page(route: Route, answer: Answer, model: type[ModelT], sort: str | None = None) -> Page[ModelT]:
     """Read one page of a list (https://docs.volubile.ai/api-reference/calls/list)."""
-    envelope: _Envelope[ModelT] | None = None
-    if answer.body:
-        with suppress(ValidationError):  # looked at again below, item by item
-            envelope = _envelope(model).model_validate_json(answer.body)
-    if envelope is None:
-        envelope = _repaired(route, answer, model)
-    return Page(
-        content=tuple(envelope.content),
-        page=envelope.page,
-        size=envelope.size,
-        total_elements=envelope.total_elements,
-        total_pages=envelope.total_pages,
-        received=len(envelope.content),
-        sort=sort,
-    )
-
-
-def _repaired(route: Route, answer: Answer, model: type[ModelT]) -> _Envelope[ModelT]:
+    with suppress(ValidationError):  # looked at again below, item by item
+        envelope = _envelope(model).model_validate_json(answer.body or b"")
+        return Page(
+            content=tuple(envelope.content),
+            page=envelope.page,
+            size=envelope.size,
+            total_elements=envelope.total_elements,
+            total_pages=envelope.total_pages,
+            received=len(envelope.content),
+            sort=sort,
+        )
     data = read_json(route, answer)
     if not isinstance(data, dict) or not isinstance(data.get("content"), list):
         unreadable(route, answer, "is no page: it has no list 'content'")
-    items = [read_object(route, answer, item, model) for item in data["content"]]
-    numbers = {
-        name: data[name] for name in ("page", "size", "totalElements", "totalPages") if isinstance(data.get(name), int)
-    }
-    return _Envelope[ModelT].model_construct(
-        content=items,
+    numbers = {name: value if isinstance(value, int) else None for name, value in data.items()}
+    return Page(
+        content=tuple(read_object(route, answer, item, model) for item in data["content"]),
         page=numbers.get("page"),
         size=numbers.get("size"),
         total_elements=numbers.get("totalElements"),
         total_pages=numbers.get("totalPages"),
+        received=len(data["content"]),
+        sort=sort,
     )
+
+
+def read_transcript(route: Route, answer: Answer) -> list[TranscriptEvent]:
+    """Read a transcript in any of the forms :func:`wire.transcript_events` knows."""
+    with suppress(ValidationError):
+        found = _EVENTS.validate_json(answer.body or b"")
+        if not any(event.model_fields_set.isdisjoint(TranscriptEvent.model_fields) for event in found):
+            return found
+    events = None
+    with suppress(ValueError, RecursionError):
+        events = wire.transcript_events(answer.body or b"")
+    if events is None:
+        unreadable(route, answer, "is no transcript")
+    return [read_object(route, answer, _whole(event), TranscriptEvent) for event in events]
 
 
 def unreadable(route: Route, answer: Answer, why: str) -> NoReturn:

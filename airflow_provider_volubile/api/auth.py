@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from airflow_provider_volubile.api.routes import DASHBOARD, Route
-from airflow_provider_volubile.api.tokens import HEADER_SAFE, Mint, TokenCache, TokenIdentity
+from airflow_provider_volubile.api.tokens import HEADER_SAFE, Mint, TokenCache, TokenIdentity, said
 from airflow_provider_volubile.exceptions import VolubileAuthError, VolubileInputError
 from airflow_provider_volubile.masking import mask_secrets
 
@@ -79,7 +79,7 @@ class Identity(Protocol):
     def answered(self, status: int) -> None:
         """Take in any other answer."""
 
-    def refusal(self, operation: str, status: int) -> VolubileAuthError:
+    def refusal(self, operation: str, status: int, reason: str) -> VolubileAuthError:
         """The error to raise after a 401 with nothing left to try, or after a 403."""
 
     def scrub(self, text: str) -> str:
@@ -170,19 +170,19 @@ class KeyIdentity:
             DASHBOARD,
         )
 
-    def refusal(self, operation: str, status: int) -> VolubileAuthError:
+    def refusal(self, operation: str, status: int, reason: str) -> VolubileAuthError:
         name = self._pair.name
         if status == 403:
             return VolubileAuthError(
                 f"Connection {name!r}: {operation} is forbidden (403) for this account's API key. "
-                f"Check the account's rights at {DASHBOARD}; repeating the request does not help.",
+                f"Check the account's rights at {DASHBOARD}; repeating the request does not help.{said(reason)}",
                 operation=operation,
                 status=status,
             )
         which = "both API keys were" if len(self._pair.keys) > 1 else "the API key was"
         return VolubileAuthError(
             f"Connection {name!r}: {which} refused (401) for {operation}. They are missing, disabled, or of a disabled "
-            f"account: compare the connection's password and secondary_api_key with {DASHBOARD}.",
+            f"account: compare the connection's password and secondary_api_key with {DASHBOARD}.{said(reason)}",
             operation=operation,
             status=status,
         )

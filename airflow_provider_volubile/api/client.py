@@ -16,9 +16,9 @@ from airflow_provider_volubile.api import routes, wire
 from airflow_provider_volubile.api.answers import (
     is_empty,
     read_json,
-    read_object,
     read_one,
     read_page,
+    read_transcript,
     unreadable,
 )
 from airflow_provider_volubile.api.auth import Credentials, identify
@@ -177,22 +177,22 @@ class VolubileClient:
         )
         if self._sort_refused:
             sort = None
+        answer = None
         try:
             answer = self._send(routes.LIST_CALLS, params=filters | wire.page_query(page, size, sort))
         except VolubileRequestRefused as refused:
             if refused.status != 400 or sort is None:
                 raise
-            sort = None
-            answer = None
         if answer is None:  # perhaps it was the order, whose properties are not documented
             answer = self._send(routes.LIST_CALLS, params=filters | wire.page_query(page, size))
-            self._sort_refused = True
             log.warning("listCalls: the order %r was refused; calls are listed without one from now on.", sort)
+            self._sort_refused = True
+            sort = None
         found = read_page(routes.LIST_CALLS, answer, Call, sort)
-        wanted = tuple(
-            call for call in found.content if wire.is_wanted(call.agent_id, call.phone, agent_id=agent_id, phone=phone)
-        )
-        if len(wanted) < len(found.content) and not self._filter_ignored:
+        wanted = tuple(call for call in found.content if wire.is_wanted(call, agent_id=agent_id, phone=phone))
+        if len(wanted) == len(found.content):
+            return found
+        if not self._filter_ignored:
             self._filter_ignored = True
             log.warning("listCalls: the server ignored a filter; it is applied here, at the price of more pages.")
         return replace(found, content=wanted)
@@ -267,13 +267,7 @@ class VolubileClient:
                 operation=route.operation,
                 status=answer.status,
             )
-        try:
-            events = wire.transcript_events(answer.body or b"")
-        except (ValueError, RecursionError):
-            events = None
-        if events is None:
-            unreadable(route, answer, "is no transcript")
-        return [read_object(route, answer, event, TranscriptEvent) for event in events]
+        return read_transcript(route, answer)
 
     def open_recording(self, call_id: str, *, offset: int = 0) -> AbstractContextManager[Recording]:
         """Open the audio of a call; use it in a ``with`` statement and read ``iter_chunks()``.

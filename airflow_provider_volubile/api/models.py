@@ -140,10 +140,10 @@ class TranscriptEvent(ApiModel):
     :param message: what was said, where someone speaks.
     """
 
-    vital: ClassVar[frozenset[str]] = frozenset({"action"})
+    vital: ClassVar[frozenset[str]] = frozenset()
     shown: ClassVar[tuple[str, ...]] = ("action", "time", "actor")
 
-    action: str
+    action: OpenStatus = ""
     time: Moment | None = None
     actor: str | None = None
     message: str | None = None

@@ -26,11 +26,8 @@ def walk(operation: str, fetch: Callable[[int], Page[ItemT]]) -> Iterator[ItemT]
     while True:
         page = fetch(number)
         if number > 1 and page.page is not None and page.page == before:
-            raise VolubileProtocolError(
-                f"{operation}: page {number} was asked for and page {page.page} came again: the server does not turn "
-                f"pages as documented. {len(seen)} of {page.total_elements} items were read.",
-                operation=operation,
-            )
+            raise _stuck(operation, number, len(seen))
+        known = len(seen)
         for item in page.content:
             identifier = str(item.id)  # type: ignore[attr-defined]
             if identifier not in seen:
@@ -38,6 +35,8 @@ def walk(operation: str, fetch: Callable[[int], Page[ItemT]]) -> Iterator[ItemT]
                 yield item
         if not page.received or _is_last(page, number):
             return
+        if page.page is None and len(seen) == known:
+            raise _stuck(operation, number, len(seen))
         before = page.page
         number += 1
 
@@ -46,3 +45,11 @@ def _is_last(page: Page[ItemT], number: int) -> bool:
     if page.total_pages is not None:
         return number >= page.total_pages
     return page.size is not None and page.received < page.size
+
+
+def _stuck(operation: str, number: int, read: int) -> VolubileProtocolError:
+    return VolubileProtocolError(
+        f"{operation}: page {number} brings nothing new although there is more: the server does not turn pages as "
+        f"documented. {read} items were read.",
+        operation=operation,
+    )

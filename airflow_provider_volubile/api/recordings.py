@@ -27,7 +27,8 @@ from airflow_provider_volubile.exceptions import (
 
 MAX_HOPS = 3
 _LINK_LIMIT = 2**20
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+_LENGTH = re.compile(r"[0-9]{1,18}")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,7 @@ class Recording:
         if reason is None and self.length is not None and at != self.length:
             reason = f"it has {at} bytes instead of {self.length}"
         if reason is not None:
-            raise VolubileUnavailable(
-                f"{GET_RECORDING.operation}: the recording broke off after {at} bytes ({reason}). "
-                "Open it again from there.",
-                operation=GET_RECORDING.operation,
-            )
+            raise _broken_off(at, reason)
 
 
 @contextmanager
@@ -77,7 +74,7 @@ def open_recording(
     answer = _find(sender, transport, base_url, wire.path(GET_RECORDING.path, call_id, what="call id"), offset)
     try:
         chunks = transport.read_chunks(answer)
-        first = next(chunks, b"")
+        first = _first(chunks)
         recording = _describe(answer, _chain(first, chunks), offset)
         if not first and (recording.length is None or recording.length == recording.offset == 0):
             raise _not_recorded(answer.status)
@@ -171,7 +168,7 @@ def _describe(answer: Answer, chunks: Iterator[bytes], offset: int) -> Recording
     headers = answer.headers
     start, length = 0, None
     announced = headers.get("Content-Length", "")
-    if announced.isdecimal() and headers.get("Content-Encoding", "identity").lower() == "identity":
+    if _LENGTH.fullmatch(announced) and headers.get("Content-Encoding", "identity").lower() == "identity":
         length = int(announced)
     if answer.status == 206:
         found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
@@ -180,6 +177,21 @@ def _describe(answer: Answer, chunks: Iterator[bytes], offset: int) -> Recording
         start = offset
         length = int(found[2]) if found[2] != "*" else (None if length is None else length + offset)
     return Recording(headers.get("Content-Type", ""), length, start, chunks)
+
+
+def _first(chunks: Iterator[bytes]) -> bytes:
+    try:
+        return next(chunks, b"")
+    except ConnectionFault as fault:
+        reason = fault.reason
+    raise _broken_off(0, reason)
+
+
+def _broken_off(at: int, reason: str) -> VolubileUnavailable:
+    return VolubileUnavailable(
+        f"{GET_RECORDING.operation}: the recording broke off after {at} bytes ({reason}). Open it again from there.",
+        operation=GET_RECORDING.operation,
+    )
 
 
 def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:

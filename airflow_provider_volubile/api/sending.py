@@ -11,8 +11,10 @@ import json
 import logging
 import math
 import random
+import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, Protocol
@@ -26,6 +28,7 @@ from airflow_provider_volubile.api.routes import Route
 from airflow_provider_volubile.api.transport import JSON_LIMIT, Answer, ConnectionFault, Outgoing, Transport
 from airflow_provider_volubile.exceptions import (
     VolubileError,
+    VolubileInputError,
     VolubileNotFound,
     VolubileProtocolError,
     VolubileRateLimitError,
@@ -42,6 +45,7 @@ _CHECK_BEFORE_SENDING_AGAIN = (
 )
 
 
+_COUNT = re.compile(r"[0-9]{1,9}")
 _LONGEST_PAUSE = 20.0  # seconds, unless the server asks for more
 
 
@@ -138,9 +142,7 @@ class Sender:
         :raises VolubileError: as the classes of :mod:`airflow_provider_volubile.exceptions` say.
         """
         identity = None if message.anonymous else self._identify(message.route)
-        body = None
-        if message.json is not None:
-            body = json.dumps(message.json, allow_nan=False, separators=(",", ":")).encode()
+        body = None if message.json is None else _encode(message.route, message.json)
         patience = _Patience(self._budget)
         retrying = Retrying(
             retry=retry_if_exception_type(_Again),
@@ -161,7 +163,7 @@ class Sender:
             if answer.status != 401 or identity is None:
                 break
             if not identity.refused():
-                raise identity.refusal(message.route.operation, 401)
+                raise identity.refusal(message.route.operation, 401, identity.scrub(wire.server_message(answer.body)))
         if identity is not None:
             identity.answered(answer.status)
         return _judge(message, identity, answer)
@@ -184,7 +186,7 @@ class Sender:
             limit=message.limit,
         )
         if identity is None:
-            return self._passed(route, self._tried(route, outgoing))
+            return self._noted(route, self._tried(route, outgoing))
         self._window.acquire(background=self._background)
         try:
             answer = self._tried(route, outgoing)
@@ -192,7 +194,7 @@ class Sender:
             self._window.abandon()
             raise
         self._window.observe(answer.status, answer.headers, sent_at=answer.sent_at, received_at=answer.received_at)
-        return self._passed(route, answer)
+        return self._noted(route, answer)
 
     def _tried(self, route: Route, outgoing: Outgoing) -> Answer:
         try:
@@ -214,14 +216,24 @@ class Sender:
             )
         )
 
-    def _passed(self, route: Route, answer: Answer) -> Answer:
+    def _noted(self, route: Route, answer: Answer) -> Answer:
         limit, left = answer.headers.get("X-RateLimit-Limit"), answer.headers.get("X-RateLimit-Remaining")
-        if limit and left and limit.isdecimal() and left.isdecimal():
+        if limit and left and _COUNT.fullmatch(limit) and _COUNT.fullmatch(left):
             self.rate_limit = RateLimit(int(limit), int(left))
         if log.isEnabledFor(logging.DEBUG):
             milliseconds = (answer.received_at - answer.sent_at) * 1000
             log.debug("%s -> %s, %s left, %.0f ms", route.operation, answer.status, left or "?", milliseconds)
         return answer
+
+
+def _encode(route: Route, data: Any) -> bytes:
+    with suppress(TypeError, ValueError, RecursionError):
+        return json.dumps(data, allow_nan=False, separators=(",", ":")).encode()
+    raise VolubileInputError(
+        f"{route.operation}: the request holds something that is not JSON: use texts, numbers, true, false, lists and "
+        "objects only.",
+        operation=route.operation,
+    )
 
 
 class _Patience:
@@ -288,7 +300,7 @@ def _judge(message: Message, identity: Identity | None, answer: Answer) -> Answe
             retry_after(answer.headers),
         )
     if status == 403 and identity is not None:
-        raise identity.refusal(route.operation, 403)
+        raise identity.refusal(route.operation, 403, reason)
     if status == 404:
         raise VolubileNotFound(
             f"{route.operation}: {host} knows no such object (404){said}. Check the id, and that it belongs to the "

@@ -148,6 +148,11 @@ class TokenCache:
                 del self._tokens[scopes]
 
 
+def said(reason: str) -> str:
+    """The server's own words, as the end of a message."""
+    return f" The server says: {reason}" if reason else ""
+
+
 class TokenIdentity:
     """A token with the scopes an operation needs. One that is refused is replaced once."""
 
@@ -178,18 +183,18 @@ class TokenIdentity:
     def answered(self, status: int) -> None:
         pass
 
-    def refusal(self, operation: str, status: int) -> VolubileAuthError:
+    def refusal(self, operation: str, status: int, reason: str) -> VolubileAuthError:
         scopes = ", ".join(sorted(self._scopes))
         if status == 403:
             return VolubileAuthError(
                 f"Connection {self._name!r}: {operation} is forbidden (403) for a token with the scope {scopes}. "
-                f"Check at {DASHBOARD} that the account may use this scope.",
+                f"Check at {DASHBOARD} that the account may use this scope.{said(reason)}",
                 operation=operation,
                 status=status,
             )
         return VolubileAuthError(
             f"Connection {self._name!r}: {operation} refused (401) a token with the scope {scopes}, and a fresh "
-            f"one too. Check the account at {DASHBOARD}, or use the API keys directly (auth = api_key).",
+            f"one too. Check the account at {DASHBOARD}, or use the API keys directly (auth = api_key).{said(reason)}",
             operation=operation,
             status=status,
         )

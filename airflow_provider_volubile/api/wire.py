@@ -15,8 +15,10 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime, time
 from decimal import Decimal
+from numbers import Real
 from typing import Any, Protocol
 from urllib.parse import quote
 from uuid import UUID
@@ -136,16 +138,25 @@ def call_query(
     return query
 
 
-def is_wanted(call_agent: str | None, call_phone: str | None, *, agent_id: str | None, phone: str | None) -> bool:
-    """Whether a listed call passes the filters that were asked for: a server may ignore a name it does not
-    know.
+class Listed(Protocol):
+    """What is looked at in a call."""
+
+    @property
+    def agent_id(self) -> str | None: ...
+
+    @property
+    def phone(self) -> str | None: ...
+
+
+def is_wanted(call: Listed, *, agent_id: str | None, phone: str | None) -> bool:
+    """Whether a listed call passes the filters that were asked for: a server may ignore a name it does not know.
 
     Numbers are compared by their digits and from the end, so that another notation of the same number passes.
     """
-    if agent_id is not None and call_agent is not None and call_agent.lower() != agent_id.lower():
+    if agent_id is not None and call.agent_id is not None and call.agent_id.lower() != agent_id.lower():
         return False
-    if phone is not None and call_phone is not None:
-        ours, theirs = _significant(phone), _significant(call_phone)
+    if phone is not None and call.phone is not None:
+        ours, theirs = _significant(phone), _significant(call.phone)
         return len(theirs) >= 6 and (ours.endswith(theirs) or theirs.endswith(ours))
     return True
 
@@ -220,6 +231,9 @@ def context_values(context: Mapping[str, Any]) -> dict[str, Any]:
     return sent
 
 
+_LARGEST_NUMBER = 10**18
+
+
 def _context_value(key: str, value: Any) -> Any:
     if isinstance(value, str):
         try:
@@ -229,12 +243,8 @@ def _context_value(key: str, value: Any) -> Any:
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float | Decimal):
-        if not math.isfinite(value):
-            raise _not_json(key, "not a finite number")
-        return str(int(value)) if value == int(value) else str(value)
+    if isinstance(value, Real | Decimal):
+        return _number_text(key, value)
     if isinstance(value, Mapping | list | tuple):
         try:
             json.dumps(value, allow_nan=False).encode()
@@ -242,6 +252,13 @@ def _context_value(key: str, value: Any) -> Any:
         except (TypeError, ValueError, RecursionError):
             raise _not_json(key, f"a {type(value).__name__} that is not JSON") from None
     raise _not_json(key, f"a {type(value).__name__}")
+
+
+def _number_text(key: str, value: Any) -> str:
+    with suppress(ValueError, OverflowError):  # of numbers that are none
+        if math.isfinite(value) and abs(value) <= _LARGEST_NUMBER:
+            return str(int(value)) if value == int(value) else str(value)
+    raise _not_json(key, "not a number that can be said")
 
 
 def _not_json(key: str, what: str) -> VolubileInputError:
@@ -374,9 +391,13 @@ def transcript_events(body: bytes) -> list[Any]:
         return [json.loads(line) for line in body.splitlines() if line.strip()]
     if isinstance(data, Mapping):
         data = next((data[key] for key in ("content", "events") if isinstance(data.get(key), list)), [data])
-    if not isinstance(data, list):
-        raise ValueError("neither a list nor an object")
+    if not isinstance(data, list) or not all(_is_event(event) for event in data):
+        raise ValueError("not events")
     return data
+
+
+def _is_event(data: Any) -> bool:
+    return isinstance(data, Mapping) and not data.keys().isdisjoint({"action", "time", "actor", "message"})
 
 
 def recording_link(data: Any) -> str | None:
