@@ -1,0 +1,419 @@
+"""Transcripts and recordings, call by call, against the simulator and a server whose audio breaks off."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from airflow_provider_volubile.api.auth import ApiKeyPair
+from airflow_provider_volubile.api.client import VolubileClient
+from airflow_provider_volubile.api.pacing import RateWindow
+from airflow_provider_volubile.api.sending import RetryBudget
+from airflow_provider_volubile.exceptions import VolubileInputError, VolubileProtocolError, VolubileUnavailable
+from airflow_provider_volubile.exports import transcripts
+from airflow_provider_volubile.exports.files import Export
+from airflow_provider_volubile.exports.recordings import export_recordings
+from airflow_provider_volubile.exports.store import open_path
+from airflow_provider_volubile.exports.tally import Tally, VolubileIncompleteExport
+from airflow_provider_volubile.exports.transcripts import export_transcripts
+from airflow_provider_volubile.lookup import CallRef, find_calls
+from airflow_provider_volubile.simulator import REMINDER_AGENT_ID, Simulator
+
+UTC_ZONE = ZoneInfo("UTC")
+YESTERDAY = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)
+PLACE = f"date={YESTERDAY:%Y-%m-%d}"
+ODD_IDS = ["../../etc/passwd", "a.b", "a/b", "..", " "]
+
+
+@pytest.fixture
+def client(simulator: Simulator) -> VolubileClient:
+    return VolubileClient(
+        simulator.url,
+        ApiKeyPair(simulator.primary_key),
+        window=RateWindow(),
+        sleep=lambda seconds: None,
+    )
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transcripts, "PAUSE", 0.05)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def load(simulator: Simulator, count: int, **details: Any) -> list[str]:
+    return simulator.load_calls(count, created_from=YESTERDAY, created_to=YESTERDAY + timedelta(minutes=5), **details)
+
+
+def run(client: VolubileClient, folder: Path, calls: Any, **options: Any) -> Tally:
+    refs = find_calls(client, calls, now=datetime.now(UTC))
+    options = {"file_format": "jsonl", "texts": False, "patience": 0.0} | options
+    with Export(open_path(str(folder)), "transcripts-k", {"run_id": "r"}) as export:
+        tally = export_transcripts(client, export, refs, key="k", zone=UTC_ZONE, **options)
+        export.finish(tally.counts)
+        return tally
+
+
+def record(client: VolubileClient, folder: Path, calls: Any) -> Tally:
+    refs = find_calls(client, calls, now=datetime.now(UTC))
+    with Export(open_path(str(folder)), "recordings-k", {"run_id": "r"}) as export:
+        tally = export_recordings(client, export, refs, zone=UTC_ZONE)
+        export.finish(tally.counts)
+        return tally
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+
+
+def reasons(folder: Path, what: str = "transcripts") -> dict[str, str]:
+    manifest = json.loads((folder / f"_{what}-k.manifest.json").read_bytes())
+    return {entry["call_id"]: entry["reason"] for entry in manifest["missing"]}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+class TestTranscripts:
+    def test_rows_are_what_the_service_tells(self, simulator, client, folder):
+        ids = load(simulator, 30)
+        tally = run(client, folder, ids, texts=True)
+        events = lines(folder / PLACE / "transcripts-k.jsonl.gz")
+        for call_id in ids:
+            told = client.get_transcript(call_id)
+            found = [row for row in events if row["call_id"] == call_id]
+            assert [(row["action"], row["message"]) for row in found] == [(e.action, e.message) for e in told]
+            assert [row["position"] for row in found] == list(range(len(told)))
+        texts = lines(folder / PLACE / "transcript_texts-k.jsonl.gz")
+        assert sorted(row["call_id"] for row in texts) == sorted(ids)
+        assert all("AGENT: " in row["text"] for row in texts)
+        assert tally.counts == {"calls": 30, "written": 30, "none": 0, "missing": 0, "failed": 0}
+
+    def test_a_second_run_is_byte_identical_whatever_the_order(self, simulator, client, folder):
+        ids = load(simulator, 40, status="*")
+        run(client, folder, ids, texts=True)
+        first = contents(folder)
+        run(client, folder, list(reversed(ids)), texts=True)
+        assert contents(folder) == first
+
+    @pytest.mark.parametrize("file_format", ["parquet", "csv"])
+    def test_other_formats(self, simulator, client, folder, file_format):
+        run(client, folder, load(simulator, 3), file_format=file_format)
+        assert (folder / PLACE / f"transcripts-k.{file_format}").stat().st_size > 100
+
+    def test_late_transcripts_are_waited_for(self, simulator, client, folder):
+        simulator.configure(speed=0, transcript_delay=120)
+        ids = load(simulator, 5, status="IN_PROGRESS", ends_within=60)
+        simulator.configure(speed=120)
+        tally = run(client, folder, ids, patience=60)
+        assert tally.counts == {"calls": 5, "written": 5, "none": 0, "missing": 0, "failed": 0}
+        assert {row["call_id"] for row in lines(next(folder.glob("*/transcripts-k.jsonl.gz")))} == set(ids)
+
+    def test_what_stays_away_is_listed_with_the_reason(self, simulator, client, folder):
+        simulator.configure(speed=0)
+        there = load(simulator, 2)
+        late = load(simulator, 2, transcripts=False)
+        running = load(simulator, 1, status="IN_PROGRESS")
+        silent = load(simulator, 2, status="NO_ANSWER")
+        unknown = ["00000000-0000-4000-8000-000000000000", *ODD_IDS]
+        tally = run(client, folder, there + late + running + silent + unknown, patience=0.3)
+        assert tally.counts == {"calls": 13, "written": 2, "none": 2, "missing": 9, "failed": 0}
+        found = reasons(folder)
+        assert {found[call_id] for call_id in late} == {"COMPLETED: no transcript after 0.3 s"}
+        assert {found[call_id] for call_id in running} == {"IN_PROGRESS: has not ended"}
+        assert {found[call_id] for call_id in silent} == {"NO_ANSWER: nobody was heard"}
+        assert {found[call_id] for call_id in unknown} == {"Volubile knows no such call, or it has nothing to give"}
+
+    def test_waiting_asks_for_few_at_a_time(self, simulator, client, folder, monkeypatch):
+        monkeypatch.setattr(transcripts, "LATE_AT_A_TIME", 4)
+        simulator.configure(speed=0)
+        ids = load(simulator, 10, transcripts=False)
+        asked = []
+        monkeypatch.setattr(transcripts.time, "sleep", lambda seconds: asked.append(len(simulator.requests())))
+        run(client, folder, ids, patience=2)
+        assert len(asked) > 3
+        assert {after - before for before, after in pairwise(asked)} == {4}
+        turns = Counter(request["path"] for request in simulator.requests()[20:])
+        assert max(turns.values()) - min(turns.values()) <= 1  # everyone has their turn
+
+    def test_a_passing_fault_is_no_loss(self, simulator, client, folder):
+        ids = load(simulator, 6)
+        hasty = VolubileClient(
+            simulator.url,
+            ApiKeyPair(simulator.primary_key),
+            window=RateWindow(),
+            retry=RetryBudget(attempts=1),
+            sleep=lambda seconds: None,
+        )
+        simulator.fault("getTranscript", "status", status=503, times=3)
+        tally = run(hasty, folder, ids, patience=30)
+        assert (tally.written, tally.failed) == (6, 0)
+
+    def test_a_lasting_fault_of_one_call_is_reported_and_fails_the_export(self, simulator, client, folder):
+        ids = load(simulator, 4)
+        simulator.fault("getTranscript", "malformed", times=1)
+        tally = run(client, folder, ids)
+        assert (tally.written, tally.failed) == (3, 1)
+        assert "VolubileProtocolError" in next(iter(reasons(folder).values()))
+        with pytest.raises(VolubileIncompleteExport, match=r"3 of 4 written, 1 failed .*max_missing"):
+            tally.check("transcripts", None)
+        tally.check("transcripts", 1)
+
+    def test_a_service_that_is_down_stops_the_export(self, simulator, client, folder):
+        ids = load(simulator, 200)
+        simulator.fault("getTranscript", "status", status=503, times=None)
+        with pytest.raises(VolubileUnavailable):
+            run(client, folder, ids)
+        assert not folder.exists()
+
+    def test_a_transcript_beyond_measure_is_reported(self, simulator, client, folder):
+        simulator.configure(transcript_size=65 * 2**20)
+        tally = run(client, folder, load(simulator, 1))
+        assert tally.failed == 1
+        assert "larger than 64 MiB" in next(iter(reasons(folder).values()))
+
+    def test_a_transcript_of_50_mb(self, simulator, client, folder):
+        simulator.configure(transcript_size=50 * 2**20)
+        (call_id,) = load(simulator, 1)
+        assert run(client, folder, call_id).written == 1
+        rows = lines(folder / PLACE / "transcripts-k.jsonl.gz")
+        assert len(rows) == len(client.get_transcript(call_id)) > 10_000
+
+    def test_nothing_to_export(self, client, folder):
+        assert run(client, folder, []).counts == {"calls": 0, "written": 0, "none": 0, "missing": 0, "failed": 0}
+        assert list(contents(folder)) == ["_transcripts-k.manifest.json"]
+
+
+class TestRecordings:
+    @pytest.mark.parametrize("answer", ["bytes", "redirect"])
+    def test_recorded_calls_have_a_file_each(self, simulator, client, folder, answer):
+        simulator.configure(recording_answer=answer)
+        ids = load(simulator, 12, status="*")
+        recorded = {entry["call_id"] for entry in simulator.ledger() if entry["recorded"]}
+        tally = record(client, folder, ids)
+        files = {path.stem: path for path in (folder / PLACE).iterdir()}
+        assert set(files) == recorded
+        assert 0 < len(recorded) < 12
+        assert {path.suffix for path in files.values()} == {".wav"}
+        assert {path.stat().st_size for path in files.values()} == {8044}
+        assert tally.counts == {
+            "calls": 12,
+            "written": len(recorded),
+            "none": 12 - len(recorded),
+            "missing": 0,
+            "failed": 0,
+        }
+        manifest = json.loads((folder / "_recordings-k.manifest.json").read_bytes())
+        for entry in manifest["files"]:
+            data = (folder / entry["path"]).read_bytes()
+            assert entry["sha256"] == hashlib.sha256(data).hexdigest()
+            assert entry["content_type"].startswith("audio/")
+
+    def test_a_recording_that_never_comes_whole_is_given_up(self, simulator, client, folder):
+        ids = load(simulator, 1)
+        simulator.fault("getRecording", "status", status=503, times=None)
+        tally = record(client, folder, ids)
+        assert tally.failed == 1
+        assert list(contents(folder)) == ["_recordings-k.manifest.json"]
+
+    def test_what_is_no_audio_is_no_file(self, simulator, client, folder):
+        ids = load(simulator, 1)
+        simulator.fault("getRecording", "html", times=None)
+        assert record(client, folder, ids).failed == 1
+        assert list(contents(folder)) == ["_recordings-k.manifest.json"]
+
+    def test_an_empty_recording_is_missing(self, simulator, client, folder):
+        simulator.configure(recording_answer="empty")
+        assert record(client, folder, load(simulator, 1)).missing == 1
+
+    def test_odd_ids_never_become_paths(self, simulator, client, folder):
+        tally = record(client, folder, ODD_IDS)
+        assert tally.missing == len(ODD_IDS)
+        assert list(contents(folder)) == ["_recordings-k.manifest.json"]
+        assert [path.name for path in folder.parent.iterdir()] == ["out"]
+
+    def test_an_odd_id_from_the_list_is_reported_too(self, client, folder):
+        ref = CallRef("../x", status="COMPLETED", recorded=True, at=YESTERDAY)
+        with Export(open_path(str(folder)), "recordings-k", {}) as export:
+            tally = export_recordings(client, export, [ref], zone=UTC_ZONE)
+        assert tally.missing == 1
+        assert not folder.exists()
+
+
+class Audio(ThreadingHTTPServer):
+    """Serves one recording that breaks off: every answer stops after ``piece`` bytes.
+
+    :param ranges: whether it can begin in the middle.
+    """
+
+    def __init__(self, data: bytes, piece: int, ranges: bool = True) -> None:
+        super().__init__(("127.0.0.1", 0), AudioHandler)
+        self.data, self.piece, self.ranges = data, piece, ranges
+        self.asked: list[str | None] = []
+
+
+class AudioHandler(BaseHTTPRequestHandler):
+    server: Audio
+
+    def do_GET(self) -> None:
+        asked = self.headers["Range"]
+        self.server.asked.append(asked)
+        data = self.server.data
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.server.ranges else 0
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Type", "audio/mpeg")
+        self.send_header("Content-Length", str(len(data) - start))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        self.end_headers()
+        self.wfile.write(data[start : start + self.server.piece])
+        self.changed()
+
+    def changed(self) -> None:
+        """For a subclass: what happens after an answer."""
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+class TestBrokenRecordings:
+    DATA = random.Random(7).randbytes(1_000_000)
+    REF = CallRef("c1", status="COMPLETED", recorded=True, at=YESTERDAY)
+
+    @pytest.fixture
+    def serve(self) -> Iterator[Callable[[Audio], VolubileClient]]:
+        servers = []
+
+        def start(server: Audio) -> VolubileClient:
+            servers.append(server)
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+            return VolubileClient(
+                f"http://127.0.0.1:{server.server_port}",
+                ApiKeyPair("key-for-tests-0001"),
+                window=RateWindow(),
+                sleep=lambda seconds: None,
+            )
+
+        yield start
+        for server in servers:
+            server.shutdown()
+            server.server_close()
+
+    def export(self, client: VolubileClient, folder: Path) -> Tally:
+        with Export(open_path(str(folder)), "recordings-k", {}) as export:
+            tally = export_recordings(client, export, [self.REF], zone=UTC_ZONE)
+            assert list(export.workspace.iterdir()) == []
+            return tally
+
+    def test_it_is_resumed_where_it_stopped(self, serve, folder):
+        server = Audio(self.DATA, piece=300_000)
+        assert self.export(serve(server), folder).written == 1
+        assert (folder / PLACE / "c1.mp3").read_bytes() == self.DATA
+        assert server.asked == [None, "bytes=300000-", "bytes=600000-", "bytes=900000-"]
+
+    def test_it_is_fetched_anew_where_the_service_cannot_resume(self, serve, folder):
+        server = Audio(self.DATA, piece=600_000, ranges=False)
+
+        class Recovers(AudioHandler):
+            def changed(self) -> None:
+                server.piece = len(server.data)
+
+        server.RequestHandlerClass = Recovers
+        assert self.export(serve(server), folder).written == 1
+        assert (folder / PLACE / "c1.mp3").read_bytes() == self.DATA
+        assert len(server.asked) == 2
+
+    def test_two_recordings_are_never_joined(self, serve, folder):
+        """The service has another file, of another length, when asked to go on."""
+        other = random.Random(8).randbytes(800_000)
+        server = Audio(self.DATA, piece=600_000)
+
+        class Replaced(AudioHandler):
+            def changed(self) -> None:
+                server.data = other
+
+        server.RequestHandlerClass = Replaced
+        assert self.export(serve(server), folder).written == 1
+        assert (folder / PLACE / "c1.mp3").read_bytes() == other
+
+    def test_it_is_given_up_when_it_gets_nowhere(self, serve, folder):
+        server = Audio(self.DATA, piece=0)
+        tally = self.export(serve(server), folder)
+        assert (tally.written, tally.failed) == (0, 1)
+        assert not folder.exists()
+        assert len(server.asked) < 10
+
+
+class TestFindCalls:
+    def handle(self, **parts: Any) -> dict[str, Any]:
+        return {"agent_id": REMINDER_AGENT_ID, "submitted_at": YESTERDAY.isoformat(), **parts}
+
+    def find(self, client: VolubileClient, calls: Any) -> list[CallRef]:
+        return find_calls(client, calls, now=datetime.now(UTC))
+
+    def test_ids_are_taken_as_they_are_each_once(self, client, simulator):
+        assert self.find(client, ["a", "b", "a"]) == [CallRef("a"), CallRef("b")]
+        assert self.find(client, "a") == [CallRef("a")]
+        assert simulator.requests() == []
+
+    def test_the_calls_of_campaigns_are_found_by_name(self, client, simulator):
+        tyres = load(simulator, 150, campaign="Winter tyres 1", status="*")
+        oil = load(simulator, 5, campaign="Oil 2")
+        load(simulator, 5, campaign="Another")
+        handle = self.handle(
+            kind="campaign",
+            campaigns=[
+                {"id": "c1", "name": "Winter tyres 1", "recipients": 150},
+                {"id": None, "name": "Oil 2", "recipients": 5},
+            ],
+        )
+        found = self.find(client, handle)
+        assert sorted(ref.call_id for ref in found) == sorted(tyres + oil)
+        assert all(ref.status and ref.at for ref in found)
+
+    def test_calls_of_others_are_noticed(self, client, simulator):
+        load(simulator, 5, campaign="Winter tyres 1")
+        handle = self.handle(campaigns=[{"id": "c1", "name": "Winter tyres 1", "recipients": 2}])
+        with pytest.raises(VolubileProtocolError):
+            self.find(client, handle)
+
+    def test_many_ids_are_looked_up_by_listing(self, client, simulator):
+        ids = load(simulator, 250, status="*")
+        before = simulator.requests()[-1]["seq"] if simulator.requests() else 0
+        found = self.find(client, self.handle(kind="bulk", call_ids=ids))
+        assert sorted(ref.call_id for ref in found) == sorted(ids)
+        assert all(ref.status for ref in found)
+        assert len(simulator.requests(since=before)) == 3
+
+    def test_ids_the_list_does_not_show_are_kept(self, client, simulator):
+        ids = load(simulator, 120)
+        found = self.find(client, self.handle(call_ids=[*ids, "gone"]))
+        assert found[-1] == CallRef("gone")
+        assert len(found) == 121
+
+    def test_a_list_of_handles(self, client, simulator):
+        found = self.find(client, [self.handle(call_ids=["a"]), self.handle(call_ids=["b", "a"])])
+        assert [ref.call_id for ref in found] == ["a", "b"]
+
+    @pytest.mark.parametrize("calls", ["['a']", {"agent_id": "x"}, [5], [""], None, [None]])
+    def test_what_names_no_call(self, client, calls):
+        with pytest.raises(VolubileInputError, match="calls"):
+            self.find(client, calls)
