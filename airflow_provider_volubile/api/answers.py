@@ -8,7 +8,7 @@ import json
 import logging
 from contextlib import suppress
 from functools import cache
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
@@ -53,10 +53,10 @@ def read_json(route: Route, answer: Answer) -> Any:
     :raises VolubileProtocolError: it is empty, too large or not JSON.
     """
     if answer.body is None:
-        unreadable(route, answer, answer.flaw)
+        raise unreadable(route, answer, answer.flaw)
     with suppress(ValueError, RecursionError):
         return _whole(json.loads(answer.body))
-    unreadable(route, answer, "is not JSON" if answer.body.strip() else "is empty")
+    raise unreadable(route, answer, "is not JSON" if answer.body.strip() else "is empty")
 
 
 def read_one(route: Route, answer: Answer, model: type[ModelT]) -> ModelT:
@@ -70,7 +70,7 @@ def read_one(route: Route, answer: Answer, model: type[ModelT]) -> ModelT:
 def read_object(route: Route, answer: Answer, data: Any, model: type[ModelT]) -> ModelT:
     """Read an object that is already parsed. Members of a wrong shape are left out, unless they are vital."""
     if not isinstance(data, dict):
-        unreadable(route, answer, f"holds {_kind(data)} where an object was expected")
+        raise unreadable(route, answer, f"holds {_kind(data)} where an object was expected")
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -81,7 +81,7 @@ def read_object(route: Route, answer: Answer, data: Any, model: type[ModelT]) ->
         }
     wrong = {name: keys for name, keys in _members(model).items() if keys & places}
     if not wrong or wrong.keys() & model.vital:
-        unreadable(route, answer, f"has no usable {', '.join(sorted(wrong)) or 'members'}")
+        raise unreadable(route, answer, f"has no usable {', '.join(sorted(wrong)) or 'members'}")
     log.warning(
         "%s: %s of a %s came in an unexpected shape and is left out",
         route.operation,
@@ -107,7 +107,7 @@ def read_page(route: Route, answer: Answer, model: type[ModelT], sort: str | Non
         )
     data = read_json(route, answer)
     if not isinstance(data, dict) or not isinstance(data.get("content"), list):
-        unreadable(route, answer, "is no page: it has no list 'content'")
+        raise unreadable(route, answer, "is no page: it has no list 'content'")
     numbers = {name: value if isinstance(value, int) else None for name, value in data.items()}
     return Page(
         content=tuple(read_object(route, answer, item, model) for item in data["content"]),
@@ -130,13 +130,13 @@ def read_transcript(route: Route, answer: Answer) -> list[TranscriptEvent]:
     with suppress(ValueError, RecursionError):
         events = wire.transcript_events(answer.body or b"")
     if events is None:
-        unreadable(route, answer, "is no transcript")
+        raise unreadable(route, answer, "is no transcript")
     return [read_object(route, answer, _whole(event), TranscriptEvent) for event in events]
 
 
-def unreadable(route: Route, answer: Answer, why: str) -> NoReturn:
-    """Raise what an answer that cannot be read deserves; its content is not shown."""
-    raise VolubileProtocolError(
+def unreadable(route: Route, answer: Answer, why: str) -> VolubileProtocolError:
+    """The error for an answer that cannot be read; its content is not shown."""
+    return VolubileProtocolError(
         f"{route.operation}: the answer ({answer.status}) {why}. Check that the connection's host is Volubile's API; "
         "if it is, report this to Volubile's support.",
         operation=route.operation,

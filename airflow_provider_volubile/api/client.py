@@ -392,7 +392,7 @@ class VolubileClient:
         except ValueError as error:
             flaw = str(error)
         if token is None or life is None:
-            unreadable(route, answer, flaw or "does not say how long its token lives")
+            raise unreadable(route, answer, flaw or "does not say how long its token lives")
         return IssuedToken(token, wanted, life, now + timedelta(seconds=life))
 
     # ----------------------------------------------------------------------------------------------------------------

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from airflow_provider_volubile.api import wire
@@ -117,7 +116,7 @@ def _link(transport: Transport, answer: Answer) -> str | None:
     if 300 <= answer.status < 400:
         location = answer.headers.get("Location")
         if not location:
-            unreadable(GET_RECORDING, answer, "is a redirect to nowhere")
+            raise unreadable(GET_RECORDING, answer, "is a redirect to nowhere")
         return location
     if "json" not in answer.headers.get("Content-Type", "").lower():
         return None
@@ -134,14 +133,14 @@ def _link(transport: Transport, answer: Answer) -> str | None:
             answer.stream.close()
     if not body.strip():
         raise _not_recorded(answer.status)
-    data: Any = None
-    try:
+    data = None
+    with suppress(ValueError, RecursionError):
         data = json.loads(body)
-    except (ValueError, RecursionError):
-        unreadable(GET_RECORDING, answer, "is neither audio nor a link")
+    if data is None:
+        raise unreadable(GET_RECORDING, answer, "is neither audio nor a link")
     link = wire.recording_link(data)
     if link is None:
-        unreadable(GET_RECORDING, answer, "is JSON without a link to the recording")
+        raise unreadable(GET_RECORDING, answer, "is JSON without a link to the recording")
     return link
 
 
@@ -173,7 +172,7 @@ def _describe(answer: Answer, chunks: Iterator[bytes], offset: int) -> Recording
     if answer.status == 206:
         found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
         if found is None or int(found[1]) != offset:
-            unreadable(GET_RECORDING, answer, "is another part of the recording than was asked for")
+            raise unreadable(GET_RECORDING, answer, "is another part of the recording than was asked for")
         start = offset
         length = int(found[2]) if found[2] != "*" else (None if length is None else length + offset)
     return Recording(headers.get("Content-Type", ""), length, start, chunks)

@@ -15,7 +15,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -102,9 +102,9 @@ class Message:
 
     route: Route
     url: str
-    params: Mapping[str, str | int] | None = None
-    json: Any = None
-    headers: Mapping[str, str] | None = None
+    params: Mapping[str, str | int] | None = field(default=None, repr=False)
+    json: Any = field(default=None, repr=False)
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
     anonymous: bool = False
     stream: bool = False
     limit: int = JSON_LIMIT

@@ -247,7 +247,7 @@ def _context_value(key: str, value: Any) -> Any:
         return _number_text(key, value)
     if isinstance(value, Mapping | list | tuple):
         try:
-            json.dumps(value, allow_nan=False).encode()
+            json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
             return value if not isinstance(value, Mapping) else dict(value)
         except (TypeError, ValueError, RecursionError):
             raise _not_json(key, f"a {type(value).__name__} that is not JSON") from None
