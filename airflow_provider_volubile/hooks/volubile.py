@@ -4,41 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
-from urllib.parse import urlsplit
 
-from airflow.sdk import BaseHook, Connection
+from airflow.sdk import BaseHook
 from airflow.sdk.log import mask_secret
 
-from airflow_provider_volubile.api.auth import ApiKeyPair, BearerTokens
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.api.models import IssuedToken
 from airflow_provider_volubile.api.pacing import shared_window
 from airflow_provider_volubile.exceptions import VolubileInputError
-
-DEFAULT_HOST = "https://api.eu.volubile.ai"
-DEFAULT_TIMEOUT = 30.0
-AUTH_MODES = ("api_key", "bearer")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """A connection, checked.
-
-    :param base_url: ``https://host[:port]``; ``http`` only to this machine.
-    :param primary: the primary API key.
-    :param secondary: the other key of the account's pair, if it was given.
-    :param auth: ``api_key`` or ``bearer``.
-    :param timeout: seconds to connect, and to wait for the next byte.
-    """
-
-    base_url: str
-    primary: str = field(repr=False)
-    secondary: str | None = field(repr=False)
-    auth: str
-    timeout: float
+from airflow_provider_volubile.hooks.checking import check
+from airflow_provider_volubile.hooks.settings import Settings, read_settings
 
 
 class VolubileHook(BaseHook):
@@ -62,7 +38,11 @@ class VolubileHook(BaseHook):
 
         :raises VolubileInputError: it lacks a key, or holds something that cannot be right.
         """
-        return read_settings(self.get_connection(self.volubile_conn_id))
+        connection = self.get_connection(self.volubile_conn_id)
+        try:
+            return read_settings(connection)
+        except VolubileInputError as error:
+            raise VolubileInputError(f"Connection {self.volubile_conn_id!r}: {error}") from None
 
     def client(self, *, background: bool = False) -> VolubileClient:
         """A client for this connection. All clients of one account in a process share its rate window.
@@ -70,11 +50,10 @@ class VolubileHook(BaseHook):
         :param background: for polling: leaves a part of the window to those who do more than wait.
         """
         settings = self.settings
-        pair = ApiKeyPair(settings.primary, settings.secondary, name=self.volubile_conn_id)
         account = hashlib.sha256(f"{settings.base_url}\n{settings.primary}".encode()).hexdigest()
         return VolubileClient(
             settings.base_url,
-            BearerTokens(pair) if settings.auth == "bearer" else pair,
+            settings.credentials(self.volubile_conn_id),
             window=shared_window(account),
             timeout=settings.timeout,
             background=background,
@@ -85,63 +64,31 @@ class VolubileHook(BaseHook):
         """A client, under the name that hooks have for it."""
         return self.client()
 
+    def test_connection(self) -> tuple[bool, str]:
+        """Try each key by itself, in the mode the connection uses; takes seconds at most and changes nothing.
+
+        What ``airflow connections test`` and the *Test* button of the connection form call.
+
+        :returns: whether everything the connection holds works, and a text for a person: which key works, how, with
+            which limits; or what is wrong (host, TLS, proxy, keys, rights) and what to do.
+        """
+        # The UI tests under a made-up id, so nothing here names the connection.
+        try:
+            settings = read_settings(self.get_connection(self.volubile_conn_id))
+        except VolubileInputError as error:
+            return False, f"The connection is not usable: {error}"
+        return check(settings)
+
     def issue_token(self, scopes: Iterable[str]) -> IssuedToken:
         """Ask for a bearer token that may do no more than ``scopes``, to hand to something outside Airflow.
 
+        It is already known to Airflow's log masker. Never push it to XCom, which is stored and shown in clear; see
+        :doc:`/howto/tokens` for a safe way.
+
         :param scopes: such as ``["calls:read"]``
             (`Authentication <https://docs.volubile.ai/api-reference/authentication>`__).
-        :returns: the token, already registered with Airflow's log masker. Never push it to XCom: XCom is stored and
-            shown in clear.
+        :raises VolubileInputError: a scope that the API does not know.
+        :raises VolubileAuthError: both keys are refused. A token cannot ask for another one, so keys are used whatever
+            the connection's ``auth`` is.
         """
         return self.client().issue_token(scopes)
-
-
-def read_settings(connection: Connection) -> Settings:
-    """Check a connection and make secrets known to Airflow's log masker.
-
-    :raises VolubileInputError: naming the field and the rule.
-    """
-    where = f"Connection {connection.conn_id!r}"
-    extra = connection.extra_dejson
-    primary = (connection.password or "").strip()
-    secondary = str(extra.get("secondary_api_key") or "").strip() or None
-    for secret in filter(None, (primary, secondary)):
-        mask_secret(secret)
-    if not primary:
-        raise VolubileInputError(
-            f"{where} has no API key: put the primary key in the password field. Keys are made in Volubile's "
-            "dashboard under Integrations, API."
-        )
-    if connection.login:
-        raise VolubileInputError(
-            f"{where} has a login. Airflow never masks that field, so it must stay empty: the primary key "
-            "belongs in the password, the secondary in the extra field secondary_api_key."
-        )
-    auth = str(extra.get("auth") or AUTH_MODES[0])
-    if auth not in AUTH_MODES:
-        raise VolubileInputError(f"{where}: auth is {auth!r}; it must be 'api_key' or 'bearer'.")
-    return Settings(_base_url(connection, where), primary, secondary, auth, _timeout(extra.get("timeout"), where))
-
-
-def _base_url(connection: Connection, where: str) -> str:
-    host = (connection.host or "").strip().rstrip("/") or DEFAULT_HOST
-    if "://" not in host:
-        scheme = connection.schema or "https"
-        if scheme not in ("http", "https"):
-            raise VolubileInputError(f"{where}: schema is {scheme!r}; it must be empty, 'https' or 'http'.")
-        host = f"{scheme}://{host}"
-    if connection.port and urlsplit(host).port is None:
-        host = f"{host}:{connection.port}"
-    return host
-
-
-def _timeout(value: Any, where: str) -> float:
-    if value in (None, ""):
-        return DEFAULT_TIMEOUT
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        seconds = 0.0
-    if not 0 < seconds <= 600:
-        raise VolubileInputError(f"{where}: timeout is {value!r}; it must be a number of seconds up to 600.")
-    return seconds

@@ -1,0 +1,129 @@
+"""An Airflow connection, checked: the one place that knows its fields. See :ref:`connection`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow.sdk import Connection
+from airflow.sdk.log import mask_secret
+
+from airflow_provider_volubile.api.auth import ApiKeyPair, BearerTokens, Credentials
+from airflow_provider_volubile.api.transport import check_base_url
+from airflow_provider_volubile.exceptions import VolubileInputError
+
+DEFAULT_HOST = "https://api.eu.volubile.ai"
+DEFAULT_TIMEOUT = 30.0
+LONGEST_TIMEOUT = 600.0
+AUTH_MODES = ("api_key", "bearer")
+#: What the connection's extra may hold.
+EXTRA_FIELDS = frozenset({"secondary_api_key", "auth", "timeout"})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A connection, checked.
+
+    :param base_url: ``https://host[:port][/path]``; ``http`` only to this machine.
+    :param primary: the primary API key.
+    :param secondary: the other key of the account's pair, if it was given.
+    :param auth: ``api_key`` or ``bearer``.
+    :param timeout: seconds to connect, and to wait for each next part of an answer.
+    :param unknown: names in the connection's extra that mean nothing here, such as a mistyped one.
+    """
+
+    base_url: str
+    primary: str = field(repr=False)
+    secondary: str | None = field(default=None, repr=False)
+    auth: str = AUTH_MODES[0]
+    timeout: float = DEFAULT_TIMEOUT
+    unknown: tuple[str, ...] = ()
+
+    def credentials(self, name: str) -> Credentials:
+        """Who requests go out as.
+
+        :param name: what messages call the connection.
+        :raises VolubileInputError: a key holds characters that no header can carry.
+        """
+        return credentials(self.auth, ApiKeyPair(self.primary, self.secondary, name=name))
+
+
+def credentials(auth: str, pair: ApiKeyPair) -> Credentials:
+    """The keys themselves, or tokens that they ask for."""
+    return BearerTokens(pair) if auth == "bearer" else pair
+
+
+def read_settings(connection: Connection) -> Settings:
+    """Check a connection and make its secrets known to Airflow's log masker.
+
+    :raises VolubileInputError: naming the field and the rule.
+    """
+    extra = connection.extra_dejson
+    primary = _key(connection.password, "password")
+    secondary = _key(extra.get("secondary_api_key"), "secondary_api_key")
+    if connection.login:
+        raise VolubileInputError(
+            "it has a login. Airflow never masks that field, so it must stay empty: the primary key belongs in the "
+            "password, the secondary one in the extra field secondary_api_key."
+        )
+    if primary is None:
+        raise VolubileInputError(
+            "it has no API key: put the primary key in the password field. Keys are made in Volubile's dashboard, "
+            "under Integrations, API."
+        )
+    auth = extra.get("auth") or AUTH_MODES[0]
+    if auth not in AUTH_MODES:
+        raise VolubileInputError(f"auth is {auth!r}; it must be 'api_key' or 'bearer'.")
+    return Settings(
+        base_url=_base_url(connection),
+        primary=primary,
+        secondary=secondary,
+        auth=auth,
+        timeout=_timeout(extra.get("timeout")),
+        unknown=tuple(sorted(extra.keys() - EXTRA_FIELDS)),
+    )
+
+
+def _key(value: Any, name: str) -> str | None:
+    """A key as it is sent. Airflow reads the values in a URI's query as JSON, so one of digits arrives as a number."""
+    if isinstance(value, float | bool | list | dict):
+        raise VolubileInputError(
+            f"{name} arrived as a {type(value).__name__}, not as text: write the connection as JSON, or the extra as "
+            "__extra__ in the URI."
+        )
+    text = "" if value is None else str(value).strip()
+    if not text:
+        return None
+    mask_secret(text)
+    return text
+
+
+def _base_url(connection: Connection) -> str:
+    host = (connection.host or "").strip() or DEFAULT_HOST
+    scheme = connection.schema or "https"
+    if scheme not in ("http", "https"):
+        raise VolubileInputError(f"schema is {scheme!r}; it must be empty, 'https' or 'http'.")
+    if "://" not in host:
+        host = f"{scheme}://[{host}]" if host.count(":") > 1 and host[0] != "[" else f"{scheme}://{host}"
+    base = check_base_url(host)
+    parts = urlsplit(base)
+    if connection.port and parts.port not in (None, connection.port):
+        raise VolubileInputError(f"the host names port {parts.port} and the port field {connection.port}: drop one.")
+    if connection.port and parts.port is None:
+        base = parts._replace(netloc=f"{parts.netloc}:{connection.port}").geturl()
+    return base
+
+
+def _timeout(value: Any) -> float:
+    if value in (None, ""):
+        return DEFAULT_TIMEOUT
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not 0 < seconds <= LONGEST_TIMEOUT:
+        raise VolubileInputError(
+            f"timeout is {value!r}; it must be a number of seconds greater than 0 and up to {LONGEST_TIMEOUT:g}."
+        )
+    return seconds
