@@ -265,8 +265,15 @@ class Transport:
         raise ConnectionFault(reason, sent=body is None or body.started)
 
 
+class _Session(requests.Session):
+    """Knows no redirects. Even when told not to follow one, requests would read its whole body and parse its target."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        return None
+
+
 def _new_session() -> requests.Session:
-    session = requests.Session()
+    session = _Session()
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers["User-Agent"] = f"airflow-provider-volubile/{__version__}"
     session.headers["Accept"] = "application/json"

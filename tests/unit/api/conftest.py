@@ -136,33 +136,32 @@ def broken_body(status: int = 200) -> Action:
     return answer(status, body=b'{"id": "a', length=5000)
 
 
-def drip(first: bytes, drop: bytes = b" ", pause: float = 0.02) -> Action:
+def drip(first: bytes, drop: bytes = b" ", *, kind: str = "application/json") -> Action:
     """Begin a body and let it drip until the client leaves."""
 
     def act(conn: socket.socket, request: Request) -> bool:
-        conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n" + first)
-        try:
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: 1000000\r\n\r\n"
+        conn.sendall(head.encode() + first)
+        with suppress(OSError):
             while True:
                 conn.sendall(drop)
-                time.sleep(pause)
-        except OSError:
-            return False
+                time.sleep(0.02)
+        return False
 
     return act
 
 
-def endless(chunk: bytes, headers: str = "") -> Action:
+def endless(chunk: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Action:
     """A body without an end."""
 
     def act(conn: socket.socket, request: Request) -> bool:
-        conn.sendall(
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n" + headers.encode() + b"Connection: close\r\n\r\n"
-        )
-        try:
+        fields = {"Content-Type": "application/json", "Connection": "close", **(headers or {})}
+        head = f"HTTP/1.1 {status} Whatever\r\n" + "".join(f"{k}: {v}\r\n" for k, v in fields.items()) + "\r\n"
+        conn.sendall(head.encode())
+        with suppress(OSError):
             while True:
                 conn.sendall(chunk)
-        except OSError:
-            return False
+        return False
 
     return act
 
