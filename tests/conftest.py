@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +25,13 @@ os.environ |= {
 os.makedirs(os.environ["AIRFLOW__CORE__DAGS_FOLDER"], exist_ok=True)
 
 from airflow_provider_volubile.simulator import Simulator  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def metadata_database() -> None:
+    airflow = Path(sys.executable).parent / "airflow"
+    result = subprocess.run([airflow, "db", "migrate"], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.fixture(scope="session")

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.sdk import DAG, BaseOperator
 
 from airflow_provider_volubile.simulator import Simulator
-
-
-@pytest.fixture(scope="session")
-def metadata_database() -> None:
-    airflow = Path(sys.executable).parent / "airflow"
-    result = subprocess.run([airflow, "db", "migrate"], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.fixture
