@@ -59,7 +59,7 @@ class Retry(_Body):
 class CreateCampaign(_Body):
     name: str
     agentId: AgentRef
-    startDate: str
+    startDate: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
     timeSlots: list[TimeSlot] = Field(min_length=1, max_length=2)
     batchSize: int = Field(ge=1, le=1000)
     days: list[Literal[WEEKDAYS]] = Field(min_length=1)  # type: ignore[valid-type]
@@ -70,8 +70,6 @@ class CreateCampaign(_Body):
     @field_validator("startDate")
     @classmethod
     def _is_date(cls, value: str) -> str:
-        if len(value) != 10:
-            raise ValueError("must be YYYY-MM-DD")
         date.fromisoformat(value)
         return value
 

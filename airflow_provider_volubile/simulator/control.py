@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from airflow_provider_volubile.simulator.bodies import problem
 from airflow_provider_volubile.simulator.calls import Call
 from airflow_provider_volubile.simulator.clock import precise_time
 from airflow_provider_volubile.simulator.faults import FaultSpec
 from airflow_provider_volubile.simulator.loading import LoadSpec, load
+from airflow_provider_volubile.simulator.logs import Submission
 from airflow_provider_volubile.simulator.routes import OPERATIONS
 from airflow_provider_volubile.simulator.state import State
 
+T = TypeVar("T")
 KeyStatus = Literal["active", "revoked"]
 
 
@@ -33,6 +35,11 @@ class Keys(BaseModel):
 class Advance(BaseModel):
     model_config = ConfigDict(extra="forbid")
     seconds: float = Field(ge=0)
+
+
+class Reset(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    start: AwareDatetime | None = Field(None, description="Another simulated time to begin with.")
 
 
 def control_app(state: State) -> FastAPI:
@@ -76,7 +83,8 @@ def _add_truth(app: FastAPI, state: State) -> None:
     @app.get("/ledger", summary="Everything ever dialled, one entry per attempt, oldest first")
     async def ledger(campaign: str | None = None, phone: str | None = None, submission: int | None = None) -> Any:
         state.engine.run()
-        return _streamed(_ledger_entry(call, state) for call in _chosen(state, campaign, phone, submission))
+        calls = _chosen(state, campaign, phone, submission)
+        return _streamed(calls, lambda call: _ledger_entry(call, state))
 
     @app.get("/ledger/summary", summary="What the ledger adds up to")
     async def ledger_summary(
@@ -98,11 +106,11 @@ def _add_truth(app: FastAPI, state: State) -> None:
 
     @app.get("/submissions", summary="Every accepted request that dials, oldest first")
     async def submissions() -> Any:
-        return _streamed(_timed(asdict(submission)) for submission in state.submissions)
+        return _streamed(state.submissions, _submission_entry)
 
     @app.get("/requests", summary="Requests to the API, oldest first")
     async def requests(since: int = 0) -> Any:
-        return _streamed(asdict(entry) for entry in state.requests if entry.seq > since)
+        return _streamed([entry for entry in state.requests if entry.seq > since], asdict)
 
     @app.get("/requests/summary", summary="Requests to the API, counted by operation and status")
     async def requests_summary(since: int = 0) -> Any:
@@ -114,11 +122,11 @@ def _add_truth(app: FastAPI, state: State) -> None:
 
     @app.get("/media/requests", summary="Requests to the media port, oldest first")
     async def media_requests() -> Any:
-        return _streamed(asdict(entry) for entry in state.media_requests)
+        return _streamed(state.media_requests, asdict)
 
     @app.get("/webhooks", summary="Webhooks sent, oldest first")
     async def webhooks() -> Any:
-        return _streamed(asdict(delivery) for delivery in list(state.webhooks.deliveries))
+        return _streamed(state.webhooks.deliveries, asdict)
 
 
 def _add_levers(app: FastAPI, state: State) -> None:
@@ -178,8 +186,8 @@ def _add_levers(app: FastAPI, state: State) -> None:
         return {"wall": precise_time(state.clock.wall()), "simulated": precise_time(state.engine.now)}
 
     @app.post("/reset", summary="Start again as if nothing had happened")
-    async def reset() -> Any:
-        state.reset()
+    async def reset(to: Reset | None = None) -> Any:
+        state.reset(to.start.timestamp() if to and to.start else None)
         return {}
 
 
@@ -227,17 +235,21 @@ def _ledger_entry(call: Call, state: State) -> dict[str, Any]:
     }
 
 
-def _timed(entry: dict[str, Any]) -> dict[str, Any]:
-    return entry | {name: precise_time(entry[name]) for name in ("wall", "simulated")}
+def _submission_entry(submission: Submission) -> dict[str, Any]:
+    return asdict(submission) | {
+        "wall": precise_time(submission.wall),
+        "simulated": precise_time(submission.simulated),
+    }
 
 
-def _streamed(entries: Iterable[dict[str, Any]]) -> StreamingResponse:
-    """Send a JSON list piece by piece, letting other requests through in between."""
+def _streamed(items: Iterable[T], show: Callable[[T], dict[str, Any]]) -> StreamingResponse:
+    """Send what there is now as a JSON list, piece by piece, letting other requests through in between."""
+    present = list(items)
 
     async def pieces() -> AsyncIterator[str]:
         block, opening = [], "["
-        for entry in entries:
-            block.append(json.dumps(entry, separators=(",", ":")))
+        for item in present:
+            block.append(json.dumps(show(item), separators=(",", ":")))
             if len(block) == 200:
                 yield opening + ",\n".join(block)
                 block, opening = [], ",\n"

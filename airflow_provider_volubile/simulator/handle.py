@@ -281,9 +281,12 @@ class Simulator:
         """Let so many simulated seconds pass at once."""
         self._control("POST", "/advance", json={"seconds": seconds})
 
-    def reset(self) -> None:
-        """Start again as if nothing had happened, with the configuration of the start."""
-        self._control("POST", "/reset")
+    def reset(self, *, start: datetime | None = None) -> None:
+        """Start again as if nothing had happened, with the configuration of the start.
+
+        :param start: another simulated time to begin with, aware.
+        """
+        self._control("POST", "/reset", json={} if start is None else {"start": start.isoformat()})
 
     def wait_until(self, condition: Callable[[], object], timeout: float = 60, interval: float = 0.02) -> None:
         """Wait until a condition holds.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import logging
+import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Generator
 
@@ -86,7 +87,6 @@ def _server(app: ASGIApp) -> _Server:
             log_level="error",
             access_log=False,
             timeout_keep_alive=_KEEP_ALIVE,
-            timeout_graceful_shutdown=1,
         )
     )
 
@@ -105,8 +105,9 @@ class _WithTransport:
 
 async def _serve(state: State, servers: list[tuple[_Server, socket.socket]], until_stdin_closes: bool) -> None:
     def stop() -> None:
+        logging.disable()  # answers under way are cut off: that is no news
         for server, _ in servers:
-            server.should_exit = True
+            server.should_exit = server.force_exit = True
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -119,7 +120,7 @@ async def _serve(state: State, servers: list[tuple[_Server, socket.socket]], unt
 
 
 def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
-    while sys.stdin.buffer.read(4096):
+    while os.read(0, 4096):  # not sys.stdin: its lock, held by this thread, would abort the interpreter's exit
         pass
     with contextlib.suppress(RuntimeError):  # the loop may be closed already
         loop.call_soon_threadsafe(stop)

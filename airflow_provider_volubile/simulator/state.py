@@ -32,13 +32,18 @@ class State:
     def __init__(self, options: Options, media_url: str) -> None:
         self.options = options
         self.media_url = media_url
+        self.webhooks = WebhookSender()
         self.reset()
 
-    def reset(self) -> None:
-        """Go back to the beginning: nothing has happened, and everything is as it was at start."""
+    def reset(self, start: float | None = None) -> None:
+        """Go back to the beginning: nothing has happened, and everything is as it was at start.
+
+        :param start: another simulated time to begin with.
+        """
         options = self.options
         self.config = options.config.model_copy(deep=True)
-        self.clock = Clock(options.start, self.config.speed)
+        self.clock = Clock(options.start if start is None else start, self.config.speed)
+        self.webhooks.close()
         self.webhooks = WebhookSender()
         self.engine = Engine(options.seed, self.clock, self.config, partial(self._on_final, self.webhooks))
         self.dialler = Dialler(self.engine, self.config)

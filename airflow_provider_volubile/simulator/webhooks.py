@@ -21,7 +21,7 @@ class WebhookSender:
 
     def __init__(self) -> None:
         self.deliveries: list[Delivery] = []
-        self._queue: SimpleQueue[tuple[str, str, bytes, dict[str, str]]] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[str, str, bytes, dict[str, str]] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def send(self, url: str, secret: str | None, call_id: str, body: bytes) -> None:
@@ -38,11 +38,15 @@ class WebhookSender:
             self._thread = threading.Thread(target=self._work, name="webhooks", daemon=True)
             self._thread.start()
 
+    def close(self) -> None:
+        """Stop once everything handed over has been sent."""
+        self._queue.put(None)
+
     def _work(self) -> None:
         with requests.Session() as session:
             session.trust_env = False
-            while True:
-                url, call_id, body, headers = self._queue.get()
+            while (job := self._queue.get()) is not None:
+                url, call_id, body, headers = job
                 status, error = None, None
                 try:
                     status = session.post(url, body, headers=headers, timeout=_TIMEOUT).status_code

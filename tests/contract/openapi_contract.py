@@ -31,7 +31,7 @@ def _text_format(name: str, parse: Callable[[str], object]) -> None:
 
 
 _text_format("uuid", uuid.UUID)
-_text_format("date", lambda text: len(text) == 10 and date.fromisoformat(text))
+_text_format("date", lambda text: re.fullmatch(r"\d{4}-\d{2}-\d{2}", text) and date.fromisoformat(text))
 # The documentation shows UTC in whole seconds, nothing else.
 _text_format("date-time", lambda text: datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ"))  # noqa: DTZ007
 _text_format("uri", lambda text: urlsplit(text).scheme and urlsplit(text).netloc)
@@ -115,10 +115,10 @@ def assert_response_valid(method: str, path: str, status: int, headers: Mapping[
     _check(value, schema, f"{where}: body")
 
 
-def operations() -> list[tuple[str, str, str]]:
-    """Return (operationId, method, path template) of every operation in the file."""
+def operations() -> list[tuple[str, str, str, set[int]]]:
+    """Return (operationId, method, path template, statuses) of every operation in the file."""
     return [
-        (operation["operationId"], method.upper(), template)
+        (operation["operationId"], method.upper(), template, set(map(int, operation["responses"])))
         for template, item in _document()["paths"].items()
         for method, operation in item.items()
         if method != "parameters"
@@ -151,7 +151,8 @@ def _as_json_schema(node: Any) -> Any:
 
 @cache
 def _registry() -> Registry[Any]:
-    return Registry().with_resource(_NAME, DRAFT202012.create_resource(_document()))
+    registry: Registry[Any] = Registry()
+    return registry.with_resource(_NAME, DRAFT202012.create_resource(_document()))
 
 
 def _find(method: str, path: str) -> tuple[str, dict[str, Any], dict[str, str]]:
