@@ -194,8 +194,8 @@ class TestTranscripts:
         simulator.configure(transcript_size=50 * 2**20)
         (call_id,) = load(simulator, 1)
         assert run(client, folder, call_id).written == 1
-        rows = lines(folder / PLACE / "transcripts-k.jsonl.gz")
-        assert len(rows) == len(client.get_transcript(call_id)) > 10_000
+        with gzip.open(folder / PLACE / "transcripts-k.jsonl.gz") as file:
+            assert sum(1 for _ in file) > 400_000
 
     def test_nothing_to_export(self, client, folder):
         assert run(client, folder, []).counts == {"calls": 0, "written": 0, "none": 0, "missing": 0, "failed": 0}
