@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,6 +15,7 @@ from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.api.models import Call
 from airflow_provider_volubile.exceptions import (
     VolubileAuthError,
+    VolubileError,
     VolubileInputError,
     VolubileNotFound,
     VolubileRateLimitError,
@@ -78,6 +81,12 @@ class Dialler(Protocol):
     def find(self, number: int, part: Part, record: PartRecord) -> Sequence[str] | None:
         """Look for a part that was sent. None: nothing shows that it was taken (yet)."""
 
+    def traces(self, parts: Sequence[Part], since: datetime) -> bool:
+        """Whether something certainly shows that an earlier try began to send these parts after ``since``."""
+
+    def identify(self, parts: Mapping[int, Part], records: Mapping[int, PartRecord]) -> Mapping[int, Sequence[str]]:
+        """Look for the ids of accepted calls that the answers did not tell: all that are found, by part."""
+
 
 def advance(
     journal: SubmissionJournal,
@@ -85,17 +94,22 @@ def advance(
     dialler: Dialler,
     *,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    stopping: Callable[[], bool] = lambda: False,
 ) -> int | None:
     """Send what was not sent yet, in order, and look for what may have been taken.
 
     Safe to call again whatever happened to an earlier call, as often as needed.
 
+    :param stopping: asked before each request that dials: whether somebody is stopping the task.
     :returns: the number of the part of which nobody knows whether it was taken, or None when every part is
         accepted or refused.
-    :raises VolubileError: a part was certainly not taken; it and those after it may be sent later.
+    :raises VolubileError: a part was certainly not taken, or nobody was; what is pending may be sent later.
     """
+    refusal: VolubileRequestRefused | None = None
     for number, part in enumerate(parts):
         if journal[number].state == "pending":
+            if stopping():
+                raise VolubileError(f"Stopped before request {number + 1} of {len(parts)} was sent.")
             journal.begin(number, now=clock(), name=dialler.name(number))
             try:
                 journal.accept(number, dialler.send(number, part))
@@ -103,21 +117,39 @@ def advance(
                 log.warning("%s", unknown)
                 if unknown.accepted:
                     journal.accept(number)
-            except VolubileRequestRefused as refusal:
+            except VolubileRequestRefused as refused:
                 if not dialler.refusals_are_rejections:
-                    journal.release(number)
+                    _not_taken(journal, number)
                     raise
-                journal.refuse(number, refusal.reason or str(refusal))
+                refusal = refused
+                journal.refuse(number, refused.reason or str(refused))
             except NOT_TAKEN:
-                journal.release(number)
+                _not_taken(journal, number)
                 raise
         if journal[number].state == "in_flight":
             found = dialler.find(number, part, journal[number])
             if found is None:
+                journal.miss(number, now=clock())
                 return number
-            log.info("Part %d of %d was taken: its calls are there.", number + 1, len(parts))
+            log.info("Request %d of %d was taken: its calls are there.", number + 1, len(parts))
             journal.accept(number, found)
+    if refusal and all(record.state == "refused" for record in journal):
+        # Nobody at all: this is about the request, not about the people. Once it is mended they may be tried again.
+        journal.release(*range(len(parts)))
+        raise refusal
     return None
+
+
+def _not_taken(journal: SubmissionJournal, number: int) -> None:
+    journal.release(number)
+    before = sum(record.state == "accepted" for record in journal)
+    if before:
+        log.error(
+            "Request %d of %d was not taken. %d accepted before it go on calling; another try begins with this one.",
+            number + 1,
+            len(journal),
+            before,
+        )
 
 
 class CampaignDialler:
@@ -127,6 +159,7 @@ class CampaignDialler:
     :param submission: the reference of the submission (:func:`airflow_provider_volubile.submissions.reference`).
     :param schedule: when the campaign may call.
     :param extra_fields: further members of the request, for what the service may add.
+    :raises VolubileInputError: ``extra_fields`` cannot be sent.
     """
 
     refusals_are_rejections = False
@@ -147,6 +180,10 @@ class CampaignDialler:
         self._schedule = schedule
         self._submission = submission
         self._extra_fields = extra_fields or {}
+        try:
+            json.dumps(self._extra_fields, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise VolubileInputError(f"extra_fields cannot be sent, it is not JSON: {error}.") from None
 
     def name(self, number: int) -> str:
         return f"{self._name} [{self._submission}-{number + 1}]"
@@ -171,87 +208,110 @@ class CampaignDialler:
     def find(self, number: int, part: Part, record: PartRecord) -> Sequence[str] | None:
         # A call of the campaign proves that it exists; its id stands nowhere in a call.
         phones = {person.phone for person in part}
-        for call in _calls_since(self._client, record, campaign=record.name, agent_id=self._agent_id):
-            if call.phone in phones:
-                return ()
+        calls = _calls_since(self._client, record.sent_at, campaign=record.name, agent_id=self._agent_id)
+        return () if any(call.phone in phones for call in calls) else None
+
+    def traces(self, parts: Sequence[Part], since: datetime) -> bool:
+        return self.find(0, parts[0], PartRecord("in_flight", since, name=self.name(0))) is not None
+
+    def identify(self, parts: Mapping[int, Part], records: Mapping[int, PartRecord]) -> Mapping[int, Sequence[str]]:
+        return {}  # a campaign is waited for by its name: its calls need no ids
+
+
+class CallDialler:
+    """What bulk and single calls have in common: every recipient carries the reference of the part."""
+
+    def __init__(self, client: VolubileClient, *, agent_id: str, submission: str) -> None:
+        self._client = client
+        self._agent_id = agent_id
+        self._submission = submission
+
+    def name(self, number: int) -> None:
         return None
 
+    def traces(self, parts: Sequence[Part], since: datetime) -> bool:
+        # Parts are sent in order, so one of the first people was called if anybody was; some may have been refused.
+        return any(
+            _carried(call) == self._reference(number)
+            for number, part in enumerate(parts[:3])
+            for call in _calls_since(self._client, since, agent_id=self._agent_id, phone=part[0].phone)
+        )
 
-class BulkDialler:
+    def identify(self, parts: Mapping[int, Part], records: Mapping[int, PartRecord]) -> Mapping[int, Sequence[str]]:
+        number_of = {person.phone: number for number, part in parts.items() for person in part}
+        known = {call_id for record in records.values() for call_id in record.ids}
+        call_of: dict[str, str] = {}
+        since = min((record.sent_at for record in records.values() if record.sent_at), default=None)
+        for call in _calls_since(self._client, since, agent_id=self._agent_id):
+            number = number_of.get(call.phone or "")
+            if number is None or _carried(call) not in (None, self._reference(number)):
+                continue
+            # A person who was called twice on purpose counts once, with the call that is known already.
+            if call.id in known or call.phone not in call_of:
+                call_of[str(call.phone)] = call.id
+            if len(call_of) == len(number_of) and known <= set(call_of.values()):
+                break
+        found: dict[int, list[str]] = defaultdict(list)
+        for phone, call_id in call_of.items():
+            if call_id not in known:
+                found[number_of[phone]].append(call_id)
+        return found
+
+    def _found(self, number: int, part: Part, record: PartRecord, **filters: Any) -> Iterator[Call]:
+        """Calls of a part, one for each person."""
+        missing = {person.phone for person in part}
+        for call in _calls_since(self._client, record.sent_at, agent_id=self._agent_id, **filters):
+            # The context is documented to come back; should it not, number, agent and time must do.
+            if call.phone in missing and _carried(call) in (None, self._reference(number)):
+                missing.discard(call.phone)
+                yield call
+            if not missing:
+                return
+
+    def _marked(self, number: int, person: Recipient) -> Recipient:
+        return replace(person, context={**person.context, REFERENCE_KEY: self._reference(number)})
+
+    def _reference(self, number: int) -> str:
+        return f"{self._submission}-{number + 1}"
+
+
+class BulkDialler(CallDialler):
     """Sends each part as one bulk request."""
 
     refusals_are_rejections = False
 
-    def __init__(self, client: VolubileClient, *, agent_id: str, submission: str) -> None:
-        self._client = client
-        self._agent_id = agent_id
-        self._submission = submission
-
-    def name(self, number: int) -> None:
-        return None
-
     def send(self, number: int, part: Part) -> Sequence[str]:
-        people = [_marked(person, self._reference(number)) for person in part]
-        taken = self._client.create_bulk_calls(self._agent_id, people)
+        taken = self._client.create_bulk_calls(self._agent_id, [self._marked(number, person) for person in part])
         return [call.id for call in taken if call.id]
 
     def find(self, number: int, part: Part, record: PartRecord) -> Sequence[str] | None:
-        missing = {person.phone for person in part}
-        found = []
-        for call in _calls_since(self._client, record, agent_id=self._agent_id):
-            if call.phone in missing and _may_be(call, self._reference(number)):
-                missing.discard(call.phone)
-                found.append(call.id)
-                if not missing:
-                    break
-        return found or None
-
-    def _reference(self, number: int) -> str:
-        return f"{self._submission}-{number + 1}"
+        return [call.id for call in self._found(number, part, record)] or None
 
 
-class SingleDialler:
+class SingleDialler(CallDialler):
     """Sends each recipient as a call of its own; a part is one person."""
 
     refusals_are_rejections = True
 
-    def __init__(self, client: VolubileClient, *, agent_id: str, submission: str) -> None:
-        self._client = client
-        self._agent_id = agent_id
-        self._submission = submission
-
-    def name(self, number: int) -> None:
-        return None
-
     def send(self, number: int, part: Part) -> Sequence[str]:
-        call = self._client.create_call(self._agent_id, _marked(part[0], self._reference(number)))
+        call = self._client.create_call(self._agent_id, self._marked(number, part[0]))
         return [call.id] if call.id else []
 
     def find(self, number: int, part: Part, record: PartRecord) -> Sequence[str] | None:
-        for call in _calls_since(self._client, record, agent_id=self._agent_id, phone=part[0].phone):
-            if call.phone == part[0].phone and _may_be(call, self._reference(number)):
-                return [call.id]
-        return None
-
-    def _reference(self, number: int) -> str:
-        return f"{self._submission}-{number + 1}"
+        return [call.id for call in self._found(number, part, record, phone=part[0].phone)] or None
 
 
-def _marked(person: Recipient, reference: str) -> Recipient:
-    return replace(person, context={**person.context, REFERENCE_KEY: reference})
-
-
-def _may_be(call: Call, reference: str) -> bool:
-    """Whether a call to the right number may be ours: unless it carries another reference, or none comes back."""
+def _carried(call: Call) -> str | None:
+    """The reference that a call was created with, where the service tells it."""
     carried = (call.context or {}).get(REFERENCE_KEY)
-    return carried in (None, reference)
+    return str(carried) if carried else None
 
 
-def _calls_since(client: VolubileClient, record: PartRecord, **filters: Any) -> Iterator[Call]:
-    """Calls that may belong to a part, newest first, none older than its sending."""
-    since = (record.sent_at or datetime.now(UTC)) - CLOCK_TOLERANCE
-    now = datetime.now(UTC) + timedelta(minutes=1)
-    for page in pages(client, filters, horizon=since, since=since, now=now):
+def _calls_since(client: VolubileClient, sent_at: datetime | None, **filters: Any) -> Iterator[Call]:
+    """Calls that may belong to something sent at that time, newest first."""
+    now = datetime.now(UTC)
+    since = (sent_at or now) - CLOCK_TOLERANCE
+    for page in pages(client, filters, horizon=since, since=since, now=now + timedelta(minutes=1)):
         for call in page:
             at = call.created or call.start_time
             if at is None or at >= since:

@@ -33,15 +33,29 @@ PAUSED_BY_US = "volubile_paused_{campaign_id}"
 STOPPED_STATES = frozenset({"failed", "success", "skipped", "upstream_failed", "removed"})
 
 
-def is_stopped(ti: Any) -> bool:
-    """Whether somebody stopped the task, so that it will not go on by itself. Asks the API server: blocking.
+def stop_if_killed(hook: VolubileHook, ti: Any, campaigns: Sequence[CampaignRef], action: KillAction) -> None:
+    """Pause or cancel the campaigns of a task that somebody stopped. Blocking; for ``on_kill`` of both sides.
 
     :param ti: the task instance, as an operator or a trigger has it.
     """
+    if action == "leave" or not campaigns or not is_stopped(ti):
+        return
+    try:
+        stop_campaigns(hook, campaigns, action)
+        if action == "pause" and not is_stopped(ti):
+            # It was cleared meanwhile, and its new try may have looked for a pause before there was one.
+            resume_campaigns(hook.client(), campaigns)
+    except VolubileError as error:
+        log.error("The task was stopped, but its campaigns were not: %s", error)
+
+
+def is_stopped(ti: Any) -> bool:
+    """Whether somebody stopped the task, so that it will not go on by itself. Asks the API server: blocking."""
     states = RuntimeTaskInstance.get_task_states(
         dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
-    )
-    return any(state in STOPPED_STATES for state in states.get(ti.run_id, {}).values())
+    ).get(ti.run_id, {})
+    # None at all: its Dag run was deleted.
+    return not states or any(state in STOPPED_STATES for state in states.values())
 
 
 def stop_campaigns(hook: VolubileHook, campaigns: Sequence[CampaignRef], action: KillAction) -> None:
@@ -84,7 +98,7 @@ def stop_campaigns(hook: VolubileHook, campaigns: Sequence[CampaignRef], action:
 
 
 def resume_campaigns(client: VolubileClient, campaigns: Sequence[CampaignRef]) -> None:
-    """Let go on what :func:`stop_campaigns` paused."""
+    """Let go on what :func:`stop_campaigns` paused, and nothing that a person paused."""
     for campaign in campaigns:
         campaign_id = campaign["id"]
         if campaign_id is None:

@@ -5,7 +5,8 @@ request that dials is written down before it is sent ("in flight") and again whe
 a store that outlives retries, deferrals and dead workers: Airflow's task state store. A new try reads it first.
 
 The order is the whole protection: write "in flight", send, write "accepted". Whatever dies in between leaves the part
-in flight, and an in-flight part is never simply sent again.
+in flight, and an in-flight part is never simply sent again. Two processes of one task cannot both write: Airflow gives
+every try another id and refuses the store to the earlier one, so a worker that was taken for dead cannot begin a part.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ Part = Sequence[Recipient]
 
 HEAD_KEY = "volubile_submission"
 PARTS_KEY = "volubile_parts_{generation}_{block}"
-# The store warns above 64 KB a value: an id takes 40 bytes, and a part that is one call about 80.
-IDS_PER_BLOCK = 500
+# A change of one part writes its whole block: small blocks write little, few blocks are read soon. The store warns
+# above 64 KB a value; an id takes 40 bytes, a part that is one call about 100, and a request takes up to 1,000 people.
+IDS_PER_BLOCK = 100
+# A reason is for a person to read; with 100 of them a block stays well below the limit.
+MAX_REASON = 200
 
 
 class Store(Protocol):
@@ -44,6 +48,8 @@ class PartRecord:
     :param state: ``pending`` was never sent, or certainly not taken; ``in_flight`` may or may not have been taken;
         ``accepted`` was taken and ``refused`` was answered with a definite no: neither is ever sent again.
     :param sent_at: when it was last sent, aware, to the second.
+    :param missed_at: when a look first found nothing of it, or not all of it; likewise.
+    :param resent: it was sent again although nobody knew whether it had been taken.
     :param name: the campaign's name as it was sent.
     :param ids: the campaign's id, or the ids of the calls, as far as they are known.
     :param reason: why it was refused.
@@ -51,6 +57,8 @@ class PartRecord:
 
     state: Literal["pending", "in_flight", "accepted", "refused"] = "pending"
     sent_at: datetime | None = None
+    missed_at: datetime | None = None
+    resent: bool = False
     name: str | None = None
     ids: tuple[str, ...] = ()
     reason: str | None = None
@@ -59,6 +67,8 @@ class PartRecord:
         value = {
             "state": self.state,
             "sent": int(self.sent_at.timestamp()) if self.sent_at else None,
+            "missed": int(self.missed_at.timestamp()) if self.missed_at else None,
+            "resent": self.resent,
             "name": self.name,
             "ids": list(self.ids),
             "reason": self.reason,
@@ -67,10 +77,11 @@ class PartRecord:
 
     @classmethod
     def load(cls, value: Mapping[str, Any]) -> PartRecord:
-        sent = value.get("sent")
         return cls(
             state=value["state"],
-            sent_at=datetime.fromtimestamp(sent, UTC) if sent else None,
+            sent_at=_moment(value.get("sent")),
+            missed_at=_moment(value.get("missed")),
+            resent=bool(value.get("resent")),
             name=value.get("name"),
             ids=tuple(value.get("ids", ())),
             reason=value.get("reason"),
@@ -80,9 +91,14 @@ class PartRecord:
 PENDING = PartRecord()
 
 
-def fingerprint(kind: SubmissionKind, agent_id: str, parts: Sequence[Part]) -> str:
-    """A digest of who is called by whom, in which order and parts. It tells changed inputs and reveals no one."""
-    digest = hashlib.sha256(f"{kind}\n{agent_id}\n".encode())
+def fingerprint(
+    kind: SubmissionKind, agent_id: str, parts: Sequence[Part], settings: Mapping[str, Any] | None = None
+) -> str:
+    """A digest of who is called by whom, in which order and parts. It tells changed inputs and reveals no one.
+
+    :param settings: JSON that must be the same for all parts.
+    """
+    digest = hashlib.sha256(f"{kind}\n{agent_id}\n{json.dumps(settings or {}, sort_keys=True)}\n".encode())
     for part in parts:
         people = [[person.phone, dict(person.context)] for person in part]
         digest.update(json.dumps(people, sort_keys=True, ensure_ascii=False).encode())
@@ -99,17 +115,16 @@ def reference(dag_id: str, run_id: str, task_id: str, map_index: int, generation
 
 
 class SubmissionJournal:
-    """The journal of one task's submission, kept in ``store``.
+    """The journal of one task's submission, kept in a store.
 
-    Open it with :meth:`open`; it then holds a record for each part. Every change is written before the method returns.
-
-    :param store: survives everything but the Dag run itself.
+    Get it with :meth:`open`; it then holds a record for each part. Every change is written before the method returns.
     """
 
-    def __init__(self, store: Store, head: dict[str, Any], records: dict[int, PartRecord]) -> None:
+    def __init__(self, store: Store, head: dict[str, Any], *, is_new: bool = False) -> None:
         self._store = store
         self._head = head
-        self._records = records
+        self._is_new = is_new
+        self._records = {} if is_new else _load_records(store, head)
 
     @classmethod
     def open(
@@ -120,57 +135,57 @@ class SubmissionJournal:
         agent_id: str,
         parts: Sequence[Part],
         now: datetime,
+        settings: Mapping[str, Any] | None = None,
+        max_tries: int = 0,
         allow_resubmit: bool = False,
     ) -> SubmissionJournal:
-        """Read what earlier tries left, or begin.
+        """Read what earlier tries left, or begin. Nothing is written yet.
 
+        :param store: survives everything but the Dag run itself.
         :param parts: the recipients of this try, cut in parts.
         :param now: the present, aware; becomes ``submitted_at`` of a new journal.
-        :param allow_resubmit: forget a submission that an earlier try completed, and call everyone again.
-        :raises VolubileInputsChanged: an earlier try sent other people, another order or another agent, and
-            something of that was, or may have been, accepted.
+        :param settings: JSON of what must be the same for all parts, beside the agent.
+        :param max_tries: as Airflow counts them: it raises the number whenever somebody clears the task.
+        :param allow_resubmit: when the task was cleared after its submission had come to its end, call everyone
+            again. A mere retry never does: a worker may die between the end and its report.
+        :raises VolubileInputsChanged: an earlier try sent other people, another order, another agent or other
+            settings, and something of that was, or may have been, accepted.
         """
         head = {
             "version": 1,
             "kind": kind,
-            "fingerprint": fingerprint(kind, agent_id, parts),
+            "fingerprint": fingerprint(kind, agent_id, parts, settings),
             "recipients": sum(map(len, parts)),
             "parts": len(parts),
             "part_size": max(map(len, parts), default=1),
             "block": max(1, IDS_PER_BLOCK // max(map(len, parts), default=1)),
             "generation": 0,
             "submitted_at": now.isoformat(),
+            "max_tries": max_tries,
         }
         earlier = store.get(HEAD_KEY)
         if earlier is None:
-            return cls._begin(store, head)
-        if allow_resubmit and earlier.get("completed") is not None:
-            return cls._begin(store, head | {"generation": earlier["generation"] + 1})
-        journal = cls(store, dict(earlier), _load_records(store, earlier))
+            return cls(store, head, is_new=True)
+        was_cleared = earlier.get("max_tries") != max_tries
+        if allow_resubmit and was_cleared and earlier.get("completed") is not None:
+            return cls(store, head | {"generation": earlier["generation"] + 1}, is_new=True)
+        journal = cls(store, dict(earlier))
         if earlier["fingerprint"] == head["fingerprint"]:
             return journal
-        touched = [record for record in journal._records.values() if record.state != "pending"]
-        if touched:
-            accepted = sum(record.state == "accepted" for record in touched)
-            raise VolubileInputsChanged(
-                f"The recipients or the agent changed since an earlier try: that try had {earlier['recipients']} "
-                f"recipients in {earlier['parts']} parts, of which {accepted} were accepted and "
-                f"{len(touched) - accepted} may have been; this try has {head['recipients']} in {head['parts']} "
-                "parts. Nothing was sent. Restore the earlier input and clear the task to go on with it, or call "
-                "the new people in a new Dag run."
-            )
-        return cls._begin(store, head | {"generation": earlier["generation"]})
+        if any(record != PENDING for record in journal):
+            raise VolubileInputsChanged(journal._changed(head))
+        return cls(store, head | {"generation": earlier["generation"]}, is_new=True)
 
     @classmethod
     def resume(cls, store: Store) -> SubmissionJournal | None:
         """The journal as an earlier step left it, whatever the inputs are now; None if nothing was ever begun."""
         head = store.get(HEAD_KEY)
-        return cls(store, dict(head), _load_records(store, head)) if head else None
+        return cls(store, dict(head)) if head else None
 
-    @classmethod
-    def _begin(cls, store: Store, head: dict[str, Any]) -> SubmissionJournal:
-        store.set(HEAD_KEY, head)
-        return cls(store, head, {})
+    @property
+    def is_new(self) -> bool:
+        """Whether the store knew nothing of this submission."""
+        return self._is_new
 
     @property
     def kind(self) -> SubmissionKind:
@@ -206,57 +221,105 @@ class SubmissionJournal:
     def __getitem__(self, part: int) -> PartRecord:
         return self._records.get(part, PENDING)
 
+    def __iter__(self) -> Iterator[PartRecord]:
+        return (self[part] for part in range(len(self)))
+
     def size(self, part: int) -> int:
         """People in one part: all parts but the last are full."""
         full: int = self._head["part_size"]
         return min(full, self.recipients - part * full)
 
-    def __iter__(self) -> Iterator[PartRecord]:
-        return (self[part] for part in range(len(self)))
+    def nameless(self) -> list[int]:
+        """Accepted parts of which not every person's id is known."""
+        return [
+            number
+            for number, record in enumerate(self)
+            if record.state == "accepted" and len(record.ids) < self.size(number)
+        ]
 
     def begin(self, part: int, *, now: datetime, name: str | None = None) -> None:
         """Write down that ``part`` is about to be sent."""
-        self._write(part, PartRecord("in_flight", now, name))
+        self._write({part: PartRecord("in_flight", now, name=name, resent=self[part].resent)})
 
     def accept(self, part: int, ids: Sequence[str] = ()) -> None:
         """Write down that the service took ``part``, with the ids known so far."""
-        self._write(part, replace(self[part], state="accepted", ids=tuple(ids)))
+        self.accept_all({part: ids})
+
+    def accept_all(self, ids: Mapping[int, Sequence[str]]) -> None:
+        """:meth:`accept` for many parts at once. Ids already known stay."""
+        self._write(
+            {
+                part: replace(self[part], state="accepted", ids=tuple(dict.fromkeys([*self[part].ids, *found])))
+                for part, found in ids.items()
+            }
+        )
 
     def refuse(self, part: int, reason: str) -> None:
         """Write down that the service will not take ``part``, and why."""
-        self._write(part, PartRecord("refused", reason=reason))
+        self._write({part: PartRecord("refused", reason=reason[:MAX_REASON])})
 
-    def release(self, part: int) -> None:
-        """Write down that the service certainly did not take ``part``: it may be sent again."""
-        self._write(part, PENDING)
+    def release(self, *parts: int) -> None:
+        """Write down that the service certainly did not take ``parts``: they may be sent again."""
+        self._write({part: replace(PENDING, resent=self[part].resent) for part in parts})
+
+    def resend(self, part: int) -> None:
+        """Write down that ``part`` shall be sent again although nobody knows whether it was taken."""
+        self._write({part: PartRecord(resent=True)})
+
+    def miss(self, *parts: int, now: datetime) -> None:
+        """Write down that a look did not find ``parts``, or not all of them. The first such moment counts."""
+        self._write({part: replace(self[part], missed_at=now) for part in parts if self[part].missed_at is None})
+
+    def suspect(self, since: datetime, names: Sequence[str | None]) -> None:
+        """Write down that each part may have been sent at any time from ``since`` on: the store had lost it.
+
+        :param names: the campaign's name for each part.
+        """
+        head = self._head | {"submitted_at": since.isoformat()}
+        # Parts before the head: without a head the next try suspects them again.
+        self._write({part: PartRecord("in_flight", since, name=name) for part, name in enumerate(names)})
+        self._write_head(head)
 
     def complete(self, result: Mapping[str, Any]) -> None:
         """Write down that everything is done, with what a later try shall return instead of dialling."""
         self._write_head(self._head | {"completed": dict(result)})
 
-    def note(self, key: str, value: Any) -> None:
-        """Keep a small JSON value beside the submission; None removes it."""
-        if self._head.get(key) != value:
-            self._write_head(
-                {name: old for name, old in self._head.items() if name != key} | ({} if value is None else {key: value})
-            )
+    def note(self, **values: Any) -> None:
+        """Keep small JSON values beside the submission."""
+        if self._is_new or self._head | values != self._head:
+            self._write_head(self._head | values)
 
     def noted(self, key: str) -> Any:
         return self._head.get(key)
 
-    def _write(self, part: int, record: PartRecord) -> None:
+    def _write(self, records: Mapping[int, PartRecord]) -> None:
+        """Write records, and those that share a block with them."""
+        self._records.update(records)
         size = self._head["block"]
-        first = part // size * size
-        block = {number: self[number] for number in range(first, first + size)} | {part: record}
-        self._store.set(
-            _parts_key(self._head, part // size),
-            {str(number): known.dump() for number, known in block.items() if known != PENDING},
-        )
-        self._records[part] = record
+        for block in sorted({part // size for part in records}):
+            numbers = range(block * size, min((block + 1) * size, len(self)))
+            known = {str(number): self[number].dump() for number in numbers if self[number] != PENDING}
+            self._store.set(_parts_key(self._head, block), known)
 
     def _write_head(self, head: dict[str, Any]) -> None:
         self._store.set(HEAD_KEY, head)
         self._head = head
+        self._is_new = False
+
+    def _changed(self, head: Mapping[str, Any]) -> str:
+        states = ["in_flight" if record.resent and record.state == "pending" else record.state for record in self]
+        return (
+            "The recipients, the agent or the redial rule changed since an earlier try of this task. That try had "
+            f"{self.recipients} recipients in {len(self)} requests: {states.count('accepted')} were accepted, "
+            f"{states.count('in_flight')} may have been, {states.count('refused')} were refused and "
+            f"{states.count('pending')} not sent. This try has {head['recipients']} recipients in {head['parts']} "
+            "requests. Nothing was sent. Restore the earlier input and clear the task to go on with it, or call the "
+            "new people in a new Dag run."
+        )
+
+
+def _moment(timestamp: int | None) -> datetime | None:
+    return datetime.fromtimestamp(timestamp, UTC) if timestamp else None
 
 
 def _parts_key(head: Mapping[str, Any], block: int) -> str:

@@ -12,21 +12,19 @@ from airflow.sdk import Context
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.dialling import CampaignDialler
-from airflow_provider_volubile.exceptions import VolubileError, VolubileInputError
-from airflow_provider_volubile.handles import SubmissionHandle
-from airflow_provider_volubile.operators.base import VolubileOperator, useless_retries_avoided
+from airflow_provider_volubile.exceptions import VolubileInputError
+from airflow_provider_volubile.handles import SubmissionHandle, handles_and_ids
+from airflow_provider_volubile.operators.base import VolubileOperator, check_choice, useless_retries_avoided
 from airflow_provider_volubile.operators.submission import SubmissionOperator
-from airflow_provider_volubile.schedule import MAX_BATCH_SIZE, WORKING_DAYS, Schedule
+from airflow_provider_volubile.schedule import MAX_BATCH_SIZE, WORKING_DAYS, Redial, Schedule
 from airflow_provider_volubile.stopping import (
     KILL_ACTIONS,
     KillAction,
-    is_stopped,
     resume_campaigns,
-    stop_campaigns,
+    stop_if_killed,
 )
 from airflow_provider_volubile.submissions import SubmissionJournal, SubmissionKind
 from airflow_provider_volubile.triggers.campaigns import VolubileCampaignTrigger
-from airflow_provider_volubile.triggers.events import WaitEvent
 from airflow_provider_volubile.waiting import CampaignRef, Watch, campaign_watches
 
 WEEK = 7 * 24 * 3600.0
@@ -101,16 +99,15 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
         self.timezone = timezone
         self.extra_fields = extra_fields
         self.on_kill_action = on_kill_action
-        self._handle: SubmissionHandle | None = None
-        self._ti: Any = None
+
+    def settings(self) -> dict[str, Any]:
+        # Outcomes are told by one rule for all campaigns of a submission.
+        return {"redial": Redial.parse(self.redial).dump()}
 
     def check(self, client: VolubileClient, journal: SubmissionJournal) -> None:
         if not str(self.name or "").strip():
             raise VolubileInputError("name is empty: calls are tied to their campaign by its name.")
-        if self.on_kill_action not in KILL_ACTIONS:
-            raise VolubileInputError(
-                f"on_kill_action is {self.on_kill_action!r}; it must be one of {', '.join(KILL_ACTIONS)}."
-            )
+        check_choice("on_kill_action", self.on_kill_action, KILL_ACTIONS)
         self._schedule(journal.submitted_at)
         super().check(client, journal)
 
@@ -137,15 +134,6 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
         ]
         handle["redial"] = self._schedule(journal.submitted_at).redial.dump()
         return handle
-
-    def wait_here(
-        self, context: Context, client: VolubileClient, handle: SubmissionHandle, deadline: datetime
-    ) -> WaitEvent:
-        self._handle, self._ti = handle, context["ti"]
-        try:
-            return super().wait_here(context, client, handle, deadline)
-        finally:
-            self._handle = None
 
     def watches(self, handle: SubmissionHandle) -> Sequence[Watch]:
         return campaign_watches(
@@ -178,17 +166,16 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
         resume_campaigns(client, handle["campaigns"])
 
     def on_kill(self) -> None:
-        """Runs in the worker when the task is stopped while it waits synchronously."""
-        if self._handle is not None and self.on_kill_action != "leave":
+        """Runs in the worker when the task is stopped while it submits, or while it waits synchronously."""
+        super().on_kill()
+        if self._journal is not None:
+            campaigns = self.handle(self._journal)["campaigns"]
             # This runs in a signal handler: the main thread may just hold the channel to the supervisor.
-            Thread(target=self._stop, args=(self._handle,), name="volubile-on-kill").start()
-
-    def _stop(self, handle: SubmissionHandle) -> None:
-        try:
-            if is_stopped(self._ti):
-                stop_campaigns(self.hook, handle["campaigns"], self.on_kill_action)
-        except VolubileError as error:
-            self.log.error("The task was stopped, but its campaigns were not: %s", error)
+            Thread(
+                target=stop_if_killed,
+                args=(self.hook, self._ti, campaigns, self.on_kill_action),
+                name="volubile-on-kill",
+            ).start()
 
     def _schedule(self, submitted_at: datetime) -> Schedule:
         return Schedule.check(
@@ -213,10 +200,11 @@ class VolubileUpdateCampaignStatusOperator(VolubileOperator):
     """Pause, resume or cancel a campaign, or all campaigns of a submission.
 
     API facts: `Update campaign status <https://docs.volubile.ai/api-reference/campaigns/update-status>`__. Which
-    transitions the service allows is not documented; calls already placed go on.
+    transitions the service allows is not documented; calls already placed go on. Repeating it does no harm. Returns a
+    list of :class:`CampaignStatus`.
 
-    :param campaign_id: a campaign's id, a list of them, or the handle that
-        :class:`VolubileCreateCampaignOperator` returned.
+    :param campaign_id: a campaign's id, the handle that :class:`VolubileCreateCampaignOperator` returned, or a list of
+        them.
     :param status: ``ACTIVE``, ``PAUSED`` or ``CANCELLED``.
     """
 
@@ -226,7 +214,7 @@ class VolubileUpdateCampaignStatusOperator(VolubileOperator):
     def __init__(
         self,
         *,
-        campaign_id: str | Sequence[str] | SubmissionHandle,
+        campaign_id: str | SubmissionHandle | Sequence[str | SubmissionHandle],
         status: Literal["ACTIVE", "PAUSED", "CANCELLED"] | str,
         **kwargs: Any,
     ) -> None:
@@ -236,10 +224,7 @@ class VolubileUpdateCampaignStatusOperator(VolubileOperator):
 
     @useless_retries_avoided()
     def execute(self, context: Context) -> list[CampaignStatus]:
-        if self.status not in wire.CAMPAIGN_STATUSES:
-            raise VolubileInputError(
-                f"status is {self.status!r}; it must be one of {', '.join(wire.CAMPAIGN_STATUSES)} (with two L)."
-            )
+        check_choice("status", self.status, wire.CAMPAIGN_STATUSES)
         client = self.hook.client()
         result = []
         for campaign_id in campaign_ids(self.campaign_id):
@@ -250,16 +235,22 @@ class VolubileUpdateCampaignStatusOperator(VolubileOperator):
 
 
 def campaign_ids(value: Any) -> list[str]:
-    """The ids in what a user may give for a campaign.
+    """The ids in what a user may give for campaigns, each once.
 
     :raises VolubileInputError: there is none.
     """
-    if isinstance(value, Mapping):
-        found = [campaign.get("id") for campaign in value.get("campaigns", ())]
-        if not found or None in found:
-            raise VolubileInputError("The handle names no campaign id; the campaign was only found through its calls.")
-        return [str(campaign_id) for campaign_id in found]
-    found = [value] if isinstance(value, str) else list(value or ())
-    if not found or not all(isinstance(campaign_id, str) and campaign_id for campaign_id in found):
-        raise VolubileInputError(f"campaign_id is {value!r}; it must be an id, a list of ids or a handle.")
-    return found
+    found: dict[str, None] = {}
+    for item in handles_and_ids(value, "campaign_id"):
+        if isinstance(item, str):
+            found[item] = None
+            continue
+        for campaign in item.get("campaigns", ()):
+            if campaign["id"] is None:
+                raise VolubileInputError(
+                    f"campaign_id: the id of campaign {campaign['name']!r} is not known, it was only found through its "
+                    "calls. Look it up in Volubile's dashboard and give it as text."
+                )
+            found[campaign["id"]] = None
+    if not found:
+        raise VolubileInputError("campaign_id holds no campaign; it must be an id, a handle, or a list of them.")
+    return list(found)

@@ -24,6 +24,7 @@ from airflow_provider_volubile.exceptions import (
     VolubileError,
     VolubileInputError,
     VolubileInputsChanged,
+    VolubileOutcomeGap,
     VolubileUnknownSubmission,
     VolubileWaitFailed,
     VolubileWaitTimeout,
@@ -86,9 +87,9 @@ class SubmissionOperator(VolubileOperator):
     :param timeout: how long to wait, in seconds.
     :param deferrable: wait in the triggerer and hold no worker.
     :param on_unknown: what to do when it cannot be found out whether a request was taken: ``fail`` without a retry,
-        ``resend`` and risk that people are called twice, or ``ask`` a person in Airflow's UI.
+        ``resend`` once and risk that people are called twice, or ``ask`` a person in Airflow's UI.
     :param confirmation_timeout: how long to look for the calls of such a request, in seconds.
-    :param allow_resubmit: when the task is cleared after it succeeded, call everyone again.
+    :param allow_resubmit: when somebody clears the task after it came to its end, call everyone again.
     :param outcomes_path: write one row per recipient there (``.jsonl.gz``, ``.csv`` or ``.parquet``).
     :param max_missing: fail if more recipients than this were never dialled.
     :param min_success_ratio: fail if a smaller share of the recipients was reached (``COMPLETED``, ``TRANSFERRED``).
@@ -149,6 +150,9 @@ class SubmissionOperator(VolubileOperator):
         self.outcomes_path = outcomes_path
         self.max_missing = max_missing
         self.min_success_ratio = min_success_ratio
+        self._ti: Any = None
+        self._journal: SubmissionJournal | None = None
+        self._stopping = False
 
     # What subclasses say ---------------------------------------------------------------------------------------
 
@@ -200,26 +204,28 @@ class SubmissionOperator(VolubileOperator):
     def resumed(self, client: VolubileClient, handle: SubmissionHandle) -> None:
         """A new try found everything accepted and goes on waiting."""
 
+    def settings(self) -> dict[str, Any]:
+        """What must be the same for all parts, beside the agent; JSON."""
+        return {}
+
+    def on_kill(self) -> None:
+        """Runs in the worker when the task is stopped: nothing more is sent."""
+        self._stopping = True
+
     # Submitting ------------------------------------------------------------------------------------------------
 
     @useless_retries_avoided()
     def execute(self, context: Context) -> SubmissionHandle:
         self._check_parameters()
-        journal = SubmissionJournal.resume(_KeptForever(context["task_state_store"]))
-        if journal and journal.completed is not None and not self.allow_resubmit:
-            self.log.info(
-                "An earlier try of this task called these people and came to its end. Nobody is called again; "
-                "its handle is returned. To call them again on purpose, start a new Dag run or set allow_resubmit."
-            )
-            return self._handover(journal)
-        return self._submit(context, resuming=journal is not None)
+        return self._submit(context)
 
     @useless_retries_avoided()
     def submit_on(self, context: Context, event: Any = None) -> SubmissionHandle:
         """Go on after a pause in looking for a part whose answer was lost."""
         return self._submit(context)
 
-    def _submit(self, context: Context, *, resuming: bool = False) -> SubmissionHandle:
+    def _submit(self, context: Context) -> SubmissionHandle:
+        ti = context["ti"]
         people = self._read_recipients()
         parts = self.parts(people.accepted)
         journal = SubmissionJournal.open(
@@ -228,20 +234,31 @@ class SubmissionOperator(VolubileOperator):
             agent_id=self.agent_id,
             parts=parts,
             now=datetime.now(UTC),
+            settings=self.settings(),
+            max_tries=ti.max_tries,
             allow_resubmit=self.allow_resubmit,
         )
+        if journal.completed is not None:
+            self.log.info(
+                "An earlier try of this task called these people and came to its end. Nobody is called again; "
+                "its handle is returned. To call them again on purpose, start a new Dag run, or set allow_resubmit "
+                "and clear the task."
+            )
+            return self._handover(journal)
         client = self.hook.client()
         if any(record.state == "pending" for record in journal):
             self.check(client, journal)
-        journal.note("rejected", len(people.rejected))
-        dialler = self.dialler(client, journal, _reference(context, journal))
-        while (unknown := advance(journal, parts, dialler)) is not None:
+        dialler = self.dialler(client, journal, _reference(ti, journal))
+        is_resumed = not journal.is_new
+        if journal.is_new and ti.try_number > 1:
+            self._recall(context, journal, parts, dialler)
+        journal.note(rejected=len(people.rejected), max_tries=ti.max_tries)
+        self._ti, self._journal = ti, journal
+        while (unknown := advance(journal, parts, dialler, stopping=lambda: self._stopping)) is not None:
             self._decide(context, journal, unknown)
-        while (nameless := self._nameless(journal, parts)) is not None:
-            found = dialler.find(nameless, parts[nameless], journal[nameless]) or ()
-            if len(found) > len(journal[nameless].ids):
-                journal.accept(nameless, found)
-            elif not self._look_again(journal[nameless]):
+        while self._identify(journal, parts, dialler) and (nameless := journal.nameless()):
+            if not self._look_again(journal[nameless[0]]):
+                self.log.warning("Of %d accepted requests not all calls are listed yet.", len(nameless))
                 break
         handle = self._handover(journal)
         self.log.info(
@@ -253,9 +270,21 @@ class SubmissionOperator(VolubileOperator):
         if not self.wait_for_completion:
             journal.complete({})
             return handle
-        if resuming:
+        if is_resumed:
             self.resumed(client, handle)
         return self._wait(context, client, handle)
+
+    def _recall(
+        self, context: Context, journal: SubmissionJournal, parts: Sequence[Sequence[Recipient]], dialler: Dialler
+    ) -> None:
+        """An earlier try left nothing in the store. It may have been emptied: look whether that try called anybody."""
+        began = context["dag_run"].run_after
+        if dialler.traces(parts, began):
+            self.log.warning(
+                "The task state store lost what an earlier try had sent, but Volubile has calls of it. Every request "
+                "counts as one whose answer was lost. See [state_store] clear_on_success and docs/reliability."
+            )
+            journal.suspect(began, [dialler.name(number) for number in range(len(parts))])
 
     def _check_parameters(self) -> None:
         for name, value, known in (
@@ -281,21 +310,22 @@ class SubmissionOperator(VolubileOperator):
             )
         return people
 
-    def _nameless(self, journal: SubmissionJournal, parts: Sequence[Sequence[Recipient]]) -> int | None:
-        """A part of which some call ids are not known yet. A campaign has no call ids of its own."""
-        if self.kind == "campaign":
-            return None
-        for number, record in enumerate(journal):
-            if record.state == "accepted" and len(record.ids) < len(parts[number]):
-                return number
-        return None
+    def _identify(self, journal: SubmissionJournal, parts: Sequence[Sequence[Recipient]], dialler: Dialler) -> bool:
+        """Look for the ids of calls that the answers did not tell. Returns whether some are still missing."""
+        if self.kind == "campaign":  # calls are found by its name
+            return False
+        if nameless := journal.nameless():
+            records = {number: journal[number] for number in nameless}
+            journal.accept_all(dialler.identify({number: parts[number] for number in nameless}, records))
+            journal.miss(*journal.nameless(), now=datetime.now(UTC))
+        return bool(journal.nameless())
 
     # What nobody knows -----------------------------------------------------------------------------------------
 
     def _look_again(self, record: PartRecord) -> bool:
         """Pause before another look, unless ``confirmation_timeout`` is over. Deferrable: without a worker."""
         now = datetime.now(UTC)
-        until = (record.sent_at or now) + timedelta(seconds=self.confirmation_timeout)
+        until = (record.missed_at or now) + timedelta(seconds=self.confirmation_timeout)
         if now >= until:
             return False
         moment = min(now + LOOK_AGAIN, until)
@@ -308,29 +338,37 @@ class SubmissionOperator(VolubileOperator):
         record = journal[number]
         if self._look_again(record):
             return
-        what = f"campaign {record.name!r}" if record.name else f"part {number + 1} of {len(journal)}"
-        if self.on_unknown == "resend":
+        what = f"campaign {record.name!r}" if record.name else f"request {number + 1} of {len(journal)}"
+        if self.on_unknown == "resend" and not record.resent:
             self.log.warning("Nothing shows that %s was taken; it is sent again, as on_unknown says.", what)
-            journal.release(number)
+            journal.resend(number)
         elif self.on_unknown == "ask":
-            self._ask(context, number, what)
+            self._ask(context, journal, number, what)
         else:
+            again = " a second time" if record.resent else ""
             raise VolubileUnknownSubmission(
-                f"Nobody knows whether {what} was created: its answer was lost at {record.sent_at:%Y-%m-%d %H:%M} "
-                f"UTC, and no call of it appeared within {self.confirmation_timeout:g} s. It was not sent again. "
-                "Look for it in Volubile's dashboard. Then clear this task: it looks once more and goes on if calls "
-                "have appeared; with on_unknown='resend' it sends the part again; with on_unknown='ask' it asks in "
-                "Airflow's UI what you found. Parts accepted before are never sent again."
+                f"Nobody knows whether {what} was created: its answer was lost{again} at "
+                f"{record.sent_at:%Y-%m-%d %H:%M} UTC, and no call of it appeared within "
+                f"{self.confirmation_timeout:g} s of looking. It was not sent again. Look for it in Volubile's "
+                "dashboard. Then clear this task, keeping its state: it looks once more and goes on if calls have "
+                "appeared; with on_unknown='ask' it asks in Airflow's UI what you found; with on_unknown='resend' it "
+                "sends the request again, once. Requests accepted before are never sent again."
             )
 
-    def _ask(self, context: Context, number: int, what: str) -> NoReturn:
+    def _ask(self, context: Context, journal: SubmissionJournal, number: int, what: str) -> NoReturn:
+        asked = {"ti": str(context["ti"].id), "part": number}
+        earlier = journal.noted("asked") or asked
+        if earlier["ti"] == asked["ti"] and earlier["part"] != number:
+            # Airflow keeps the text of a try's first question, which was about another request.
+            raise VolubileError(f"The answer of {what} was lost too; the next try of this task asks about it.")
+        journal.note(asked=asked)
         upsert_hitl_detail(
             ti_id=context["ti"].id,
             subject="Was this request created in Volubile?",
             body=(
                 f"The answer to the creation of {what} was lost, and no call of it appeared within "
-                f"{self.confirmation_timeout:g} s. Look for it in Volubile's dashboard. If it exists, give its id "
-                "(campaigns only; without it the campaign can be waited for but not paused)."
+                f"{self.confirmation_timeout:g} s of looking. Look for it in Volubile's dashboard. If it exists, give "
+                "its id (campaigns only; without it the campaign can be waited for but not paused)."
             ),
             options=[CREATED, SEND, STOP],
             params={"id": Param("", type="string", title="Campaign id", maxLength=64).serialize()},
@@ -346,11 +384,23 @@ class SubmissionOperator(VolubileOperator):
             raise VolubileUnknownSubmission("Somebody decided to stop. Nothing was sent again.")
         if journal[number].state == "in_flight":
             identifier = str((event.get("params_input") or {}).get("id") or "").strip()
-            if answer == CREATED:
-                journal.accept(number, [wire.check_id(identifier)] if identifier else [])
+            if answer == SEND:
+                journal.resend(number)
+            elif self.kind == "campaign" and identifier:
+                self._check_campaign(identifier, journal[number])
+                journal.accept(number, [identifier])
             else:
-                journal.release(number)
+                journal.accept(number)
         return self._submit(context)
+
+    def _check_campaign(self, identifier: str, record: PartRecord) -> None:
+        """Check what somebody typed: another campaign would be paused or cancelled with this task."""
+        name = self.hook.client().get_campaign(identifier).name
+        if name not in (None, record.name):
+            raise VolubileInputError(
+                f"Campaign {identifier} is called {name!r}, not {record.name!r}. Clear the task, keeping its state: it "
+                "asks again."
+            )
 
     # Waiting ---------------------------------------------------------------------------------------------------
 
@@ -391,6 +441,8 @@ class SubmissionOperator(VolubileOperator):
         journal = SubmissionJournal.resume(_KeptForever(context["task_state_store"]))
         if journal is None:
             raise VolubileError("The task state store lost this task's submission; see docs/reliability.")
+        if event["status"] == "over" and self._found_more(context, journal):
+            return self._wait(context, self.hook.client(), self._handover(journal))
         handle = self._handover(journal)
         if event["status"] == "timeout":
             raise VolubileWaitTimeout(
@@ -418,14 +470,44 @@ class SubmissionOperator(VolubileOperator):
         handle.update(journal.completed or {})  # type: ignore[typeddict-item]
         return handle
 
-    def _write_outcomes(self, journal: SubmissionJournal, handle: SubmissionHandle) -> str:
-        """Write one row per recipient. Their numbers are in no handle, so the input is read again."""
+    def _found_more(self, context: Context, journal: SubmissionJournal) -> bool:
+        """Look for calls that were not listed when waiting began: nobody may be forgotten.
+
+        :raises VolubileOutcomeGap: people were accepted, and no call of theirs can be found.
+        """
+        if self.kind == "campaign" or not journal.nameless():
+            return False
+        client = self.hook.client()
+        parts = self.parts(self._same_recipients(journal).accepted)
+        known = sum(len(record.ids) for record in journal)
+        self._identify(journal, parts, self.dialler(client, journal, _reference(context["ti"], journal)))
+        if sum(len(record.ids) for record in journal) > known:
+            return True
+        nameless = journal.nameless()
+        lost = sum(journal.size(number) - len(journal[number].ids) for number in nameless)
+        raise VolubileOutcomeGap(
+            f"{lost} people were accepted in {len(nameless)} requests, but no call of theirs is listed. Whether they "
+            "will be called is not known; look in Volubile's dashboard. Nobody is called again when this task is "
+            "cleared: it looks once more."
+        )
+
+    def _same_recipients(self, journal: SubmissionJournal) -> Recipients:
+        """The recipients once more: their numbers are in no handle and in no journal.
+
+        :raises VolubileInputsChanged: the input changed since they were called.
+        """
         people = self._read_recipients()
-        if fingerprint(self.kind, self.agent_id, self.parts(people.accepted)) != journal.fingerprint:
+        parts = self.parts(people.accepted)
+        if fingerprint(self.kind, self.agent_id, parts, self.settings()) != journal.fingerprint:
             raise VolubileInputsChanged(
-                "Everybody has an outcome, but the recipients changed since they were called, so the outcomes table "
-                "cannot be written. Restore the earlier input and clear the task: it calls no one again."
+                "The recipients changed since they were called, so outcomes cannot be told by person. Restore the "
+                "earlier input and clear the task: it calls no one again."
             )
+        return people
+
+    def _write_outcomes(self, journal: SubmissionJournal, handle: SubmissionHandle) -> str:
+        """Write one row per recipient."""
+        people = self._same_recipients(journal)
         watches = self.watches(handle)
         look(self.hook.client(), watches, now=datetime.now(UTC))
         attempts = [attempt for watch in watches for attempt in watch.attempts]
@@ -434,6 +516,6 @@ class SubmissionOperator(VolubileOperator):
         return str(self.outcomes_path)
 
 
-def _reference(context: Context, journal: SubmissionJournal) -> str:
-    ti = context["ti"]
-    return reference(ti.dag_id, ti.run_id, ti.task_id, ti.map_index or -1, journal.generation)
+def _reference(ti: Any, journal: SubmissionJournal) -> str:
+    map_index = -1 if ti.map_index is None else ti.map_index
+    return reference(ti.dag_id, ti.run_id, ti.task_id, map_index, journal.generation)

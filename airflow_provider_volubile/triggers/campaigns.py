@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from airflow_provider_volubile.exceptions import VolubileError
 from airflow_provider_volubile.schedule import Schedule
-from airflow_provider_volubile.stopping import KillAction, is_stopped, stop_campaigns
+from airflow_provider_volubile.stopping import KillAction, stop_if_killed
 from airflow_provider_volubile.triggers.polling import in_thread
 from airflow_provider_volubile.triggers.waiting import WaitTrigger
 from airflow_provider_volubile.waiting import CampaignRef, Watch, campaign_watches
@@ -67,10 +66,6 @@ class VolubileCampaignTrigger(WaitTrigger):
         return Schedule.load(self.calling_hours) if self.calling_hours else None
 
     async def on_kill(self) -> None:
-        ti = self.task_instance
-        if self.on_kill_action == "leave" or ti is None or not await in_thread(partial(is_stopped, ti)):
-            return
-        try:
-            await in_thread(partial(stop_campaigns, self.hook, self.campaigns, self.on_kill_action))
-        except VolubileError as error:
-            self.log.error("The task was stopped, but its campaigns were not: %s", error)
+        """Runs in the triggerer when the deferred task was stopped or cleared, or when the trigger only moved."""
+        if self.task_instance is not None:
+            await in_thread(partial(stop_if_killed, self.hook, self.task_instance, self.campaigns, self.on_kill_action))
