@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypedDict, cast
 
+from airflow_provider_volubile.api import wire
+from airflow_provider_volubile.exceptions import VolubileInputError
 from airflow_provider_volubile.submissions import SubmissionKind
 from airflow_provider_volubile.waiting import CampaignRef
 
@@ -33,3 +36,29 @@ class SubmissionHandle(TypedDict, total=False):
     call_ids: list[str]
     counts: dict[str, int]
     outcomes: str
+
+
+def handles_and_ids(value: Any, name: str) -> Iterator[SubmissionHandle | str]:
+    """What a user gave where handles or ids are expected: one of them, or a list.
+
+    :param name: the parameter, for messages.
+    :raises VolubileInputError: it is none of these, or an id could not be one.
+    """
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        raise VolubileInputError(
+            f"{name}: got the text of a list or handle where the thing itself is expected; hand over the task's output "
+            f"({name}=task.output), or set render_template_as_native_obj=True on the Dag."
+        )
+    if isinstance(value, str | Mapping):
+        value = [value]
+    if not isinstance(value, Iterable):
+        raise VolubileInputError(f"{name} is a {type(value).__name__}; expected a handle, an id, or a list of them.")
+    for item in value:
+        if isinstance(item, str):
+            yield wire.check_id(item, name)
+        elif isinstance(item, Mapping) and ("campaigns" in item or "call_ids" in item):
+            yield cast("SubmissionHandle", item)
+        else:
+            raise VolubileInputError(
+                f"{name} holds a {type(item).__name__} that is neither an id nor the handle of a submission."
+            )

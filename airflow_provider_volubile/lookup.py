@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.api.models import Call
-from airflow_provider_volubile.exceptions import VolubileInputError
-from airflow_provider_volubile.handles import SubmissionHandle
+from airflow_provider_volubile.handles import SubmissionHandle, handles_and_ids
 from airflow_provider_volubile.waiting import READ_ONE_BY_ONE, CampaignWatch, campaign_watches, pages
 
 
@@ -56,34 +55,13 @@ def find_calls(client: VolubileClient, calls: Any, *, now: datetime) -> list[Cal
     :raises VolubileInputError: it is none of these.
     """
     found: dict[str, CallRef] = {}
-    for item in _items(calls):
+    for item in handles_and_ids(calls, "calls"):
         if isinstance(item, str):
             found.setdefault(item, CallRef(item))
             continue
         for ref in _of_submission(client, item, now):
             found[ref.call_id] = ref
     return list(found.values())
-
-
-def _items(calls: Any) -> Iterator[str | SubmissionHandle]:
-    if isinstance(calls, str) and calls.lstrip()[:1] in ("[", "{"):
-        raise VolubileInputError(
-            "calls: got the text of a list or handle where the thing itself is expected; hand over the task's output "
-            "(calls=task.output), or set render_template_as_native_obj=True on the Dag."
-        )
-    if isinstance(calls, str | Mapping):
-        calls = [calls]
-    if not isinstance(calls, Iterable):
-        raise VolubileInputError(f"calls is a {type(calls).__name__}; expected a handle, a call id, or a list of them.")
-    for item in calls:
-        if isinstance(item, str) and item:
-            yield item
-        elif isinstance(item, Mapping) and ("campaigns" in item or "call_ids" in item):
-            yield cast("SubmissionHandle", item)
-        else:
-            raise VolubileInputError(
-                f"calls holds a {type(item).__name__} that is neither a call id nor the handle of a submission."
-            )
 
 
 def _of_submission(client: VolubileClient, handle: SubmissionHandle, now: datetime) -> Iterator[CallRef]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypedDict
 from airflow.sdk import Context
 
 from airflow_provider_volubile.api import wire
-from airflow_provider_volubile.exceptions import VolubileProtocolError
+from airflow_provider_volubile.exceptions import VolubileInputError, VolubileNotFound, VolubileProtocolError
 from airflow_provider_volubile.operators.base import VolubileOperator, useless_retries_avoided
 
 
@@ -29,8 +29,11 @@ class VolubileUpdateAgentOperator(VolubileOperator):
     API facts: `Patch agent <https://docs.volubile.ai/api-reference/agents/patch>`__. That only the named members
     change is assumed, so the agent is read before and after, and anything else that changed is an error.
 
+    Returns an :class:`AgentState`.
+
     :param agent_id: the agent.
-    :param changes: some of ``name``, ``active``, ``recordable``, ``archived``; such as ``{"active": False}``.
+    :param changes: some of ``name``, ``active``, ``recordable``, ``archived``; such as ``{"active": False}``. Templates
+        render to text, so ``"true"`` and ``"false"`` are understood too.
     """
 
     template_fields: Sequence[str] = ("agent_id", "changes", "volubile_conn_id")
@@ -43,9 +46,12 @@ class VolubileUpdateAgentOperator(VolubileOperator):
 
     @useless_retries_avoided()
     def execute(self, context: Context) -> AgentState:
-        changes = wire.agent_body(self.changes)
+        changes = wire.agent_body(_from_templates(self.changes))
         client = self.hook.client()
-        before = client.get_agent(self.agent_id)
+        try:
+            before = client.get_agent(self.agent_id)
+        except VolubileNotFound:
+            raise VolubileInputError(f"agent_id {self.agent_id!r}: this account has no such agent.") from None
         client.update_agent(self.agent_id, changes)
         after = client.get_agent(self.agent_id)
         for name in wire.AGENT_CHANGES:
@@ -65,3 +71,16 @@ class VolubileUpdateAgentOperator(VolubileOperator):
             recordable=after.recordable,
             archived=after.archived,
         )
+
+
+def _from_templates(changes: Any) -> dict[str, Any]:
+    """Give back the truth values that templates made text of."""
+    if not isinstance(changes, Mapping):
+        raise VolubileInputError(
+            f"changes is a {type(changes).__name__}; expected an object, such as {{'active': False}}."
+        )
+    truth = {"true": True, "false": False}
+    return {
+        name: truth.get(value.strip().lower(), value) if isinstance(value, str) and name != "name" else value
+        for name, value in changes.items()
+    }

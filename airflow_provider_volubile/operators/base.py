@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, Context
+from airflow.sdk.definitions.context import render_template_to_string
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_provider_volubile.exceptions import VolubileError, needs_a_person
+from airflow_provider_volubile.exceptions import VolubileError, VolubileInputError, needs_a_person
 from airflow_provider_volubile.hooks.volubile import VolubileHook
 from airflow_provider_volubile.masking import mask_phone, mask_phones
 
 UI_COLOR = "#e6f4f1"
 UI_FGCOLOR = "#0b3b36"
 SAMPLE = 3
+WAIT_FOR = ("ended", "transcript")
 
 
 @contextmanager
@@ -28,6 +30,15 @@ def useless_retries_avoided() -> Iterator[None]:
         if needs_a_person(error):
             raise AirflowFailException(str(error)) from error
         raise
+
+
+def check_choice(name: str, value: Any, known: Sequence[str]) -> None:
+    """Check a parameter that knows a few values only.
+
+    :raises VolubileInputError: it has another.
+    """
+    if value not in known:
+        raise VolubileInputError(f"{name} is {value!r}; it must be one of {', '.join(known)}.")
 
 
 class VolubileOperator(BaseOperator):
@@ -50,6 +61,16 @@ class VolubileOperator(BaseOperator):
     @cached_property
     def hook(self) -> VolubileHook:
         return VolubileHook(self.volubile_conn_id)
+
+    def _render(self, template: Any, context: Context, dag: Any = None) -> Any:
+        rendered = super()._render(template, context, dag)
+        if type(rendered) is int:
+            # A native rendering reads "+33639980001" as a number, and so loses the "+" without which nobody knows
+            # which country's it is.
+            with suppress(TypeError):  # of templates that give numbers and no text
+                text = render_template_to_string(template, context)
+                return text if text.startswith("+") else rendered
+        return rendered
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], *args: Any, **kwargs: Any

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypedDict, cast
 
 from airflow.sdk import Context, conf
+from airflow.sdk.exceptions import AirflowSkipException
 
+from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.dialling import BulkDialler, Dialler, SingleDialler
 from airflow_provider_volubile.exceptions import (
     VolubileError,
     VolubileInputError,
     VolubileNotFound,
+    VolubileWaitFailed,
     VolubileWaitTimeout,
 )
 from airflow_provider_volubile.handles import SubmissionHandle
-from airflow_provider_volubile.operators.base import VolubileOperator, unwrap, useless_retries_avoided
+from airflow_provider_volubile.operators.base import (
+    VolubileOperator,
+    check_choice,
+    unwrap,
+    useless_retries_avoided,
+)
 from airflow_provider_volubile.operators.submission import SubmissionOperator
+from airflow_provider_volubile.outcomes import NOTHING
 from airflow_provider_volubile.recipients import Recipient, split_parts
 from airflow_provider_volubile.submissions import SubmissionJournal, SubmissionKind
 from airflow_provider_volubile.triggers.calls import VolubileCallsTrigger
-from airflow_provider_volubile.triggers.events import read_event
+from airflow_provider_volubile.triggers.events import WaitEvent, read_event, wait_event
 from airflow_provider_volubile.triggers.waiting import DEFERRAL_GRACE
 from airflow_provider_volubile.waiting import CallsWatch, Watch, follow
 
@@ -87,13 +97,12 @@ class VolubileBulkCallsOperator(CallOperator):
         self.submit_as = submit_as
 
     def parts(self, people: Sequence[Recipient]) -> list[tuple[Recipient, ...]]:
+        check_choice("submit_as", self.submit_as, ("bulk", "single"))
         if len(people) > MAX_RECIPIENTS:
             raise VolubileInputError(
                 f"{len(people)} recipients in one task; it takes at most {MAX_RECIPIENTS}. Map the operator over "
                 "lists of people: VolubileBulkCallsOperator.partial(…).expand(recipients=…)."
             )
-        if self.submit_as not in ("bulk", "single"):
-            raise VolubileInputError(f"submit_as is {self.submit_as!r}; it must be 'bulk' or 'single'.")
         return split_parts(people, 1) if self.submit_as == "single" else super().parts(people)
 
     def dialler(self, client: VolubileClient, journal: SubmissionJournal, submission: str) -> Dialler:
@@ -150,8 +159,26 @@ class VolubileCreateCallOperator(CallOperator):
         return SingleDialler(client, agent_id=self.agent_id, submission=submission)
 
 
+class TranscriptEntry(TypedDict):
+    """One event of what :class:`VolubileGetTranscriptOperator` returns, as the API names things.
+
+    :ivar action: such as ``RING``, ``ANSWER``, ``HUMAN_SPEAK``, ``AGENT_SPEAK``, ``HANG_UP``.
+    :ivar time: ISO 8601 in UTC.
+    :ivar actor: ``HUMAN``, ``AGENT``, ``ANSWERING_MACHINE`` or ``UNKNOWN``.
+    :ivar message: what was said, where somebody spoke.
+    """
+
+    action: str
+    time: str | None
+    actor: str | None
+    message: str | None
+
+
 class VolubileGetTranscriptOperator(VolubileOperator):
     """Return the transcript of one call through XCom; it is waited for if it is not there yet.
+
+    A call in which nobody was heard (``NO_ANSWER``, ``REJECTED``…) has none: the task is then skipped. Returns a list
+    of :class:`TranscriptEntry`.
 
     For more than a few calls there is
     :class:`~airflow_provider_volubile.operators.exports.VolubileExportTranscriptsOperator`: XCom is stored in the
@@ -183,12 +210,11 @@ class VolubileGetTranscriptOperator(VolubileOperator):
         self.deferrable = deferrable
 
     @useless_retries_avoided()
-    def execute(self, context: Context) -> list[dict[str, Any]]:
+    def execute(self, context: Context) -> list[TranscriptEntry]:
         client = self.hook.client()
-        try:
+        with suppress(VolubileNotFound):
             return self._fetch(client)
-        except VolubileNotFound:
-            self.log.info("Call %s has no transcript yet.", self.call_id)
+        self.log.info("Call %s has no transcript yet.", self.call_id)
         deadline = datetime.now(UTC) + timedelta(seconds=self.timeout)
         if self.deferrable:
             self.defer(
@@ -204,21 +230,38 @@ class VolubileGetTranscriptOperator(VolubileOperator):
                 timeout=timedelta(seconds=self.timeout) + DEFERRAL_GRACE,
             )
         watch = CallsWatch([self.call_id], with_transcripts=True)
+        progress = NOTHING
         for progress in follow(client, [watch], deadline=deadline, poll_interval=self.poll_interval):
             self.log.info("%s", progress)
-        return self._fetch(client)
+        over = watch.is_over(datetime.now(UTC))
+        return self._finish(wait_event("over" if over else "timeout", progress, [watch]))
 
     @useless_retries_avoided()
-    def execute_complete(self, context: Context, event: Any) -> list[dict[str, Any]]:
+    def execute_complete(self, context: Context, event: Any) -> list[TranscriptEntry]:
         """Go on when the trigger has fired."""
-        told = read_event(event)
-        if told["status"] == "error":
-            raise VolubileError(f"Waiting failed: {told['message']}")
-        if told["status"] == "timeout":
-            raise VolubileWaitTimeout(f"Call {self.call_id} has no transcript after {self.timeout:g} s.")
-        return self._fetch(self.hook.client())
+        return self._finish(read_event(event))
 
-    def _fetch(self, client: VolubileClient) -> list[dict[str, Any]]:
+    def _finish(self, event: WaitEvent) -> list[TranscriptEntry]:
+        if event["status"] == "timeout":
+            raise VolubileWaitTimeout(
+                f"Call {self.call_id} has no transcript after {self.timeout:g} s ({event['message']}). A retry goes on "
+                "waiting."
+            )
+        if event["status"] == "error":
+            error = VolubileWaitFailed if event["final"] else VolubileError
+            raise error(f"Waiting failed: {event['message']}")
+        if event["missing"]:
+            raise VolubileInputError(f"call_id {self.call_id!r}: this account has no such call.")
+        with suppress(VolubileNotFound):
+            return self._fetch(self.hook.client())
+        status = next(iter(event["counts"]), "unknown")
+        if status not in wire.TRANSCRIBED_CALL_STATUSES:
+            raise AirflowSkipException(
+                f"Call {self.call_id} ended as {status}: nobody was heard, there is no transcript."
+            )
+        raise VolubileNotFound(f"Call {self.call_id} ended as {status}, but its transcript did not appear in time.")
+
+    def _fetch(self, client: VolubileClient) -> list[TranscriptEntry]:
         events = [event.model_dump(mode="json", by_alias=True) for event in client.get_transcript(self.call_id)]
         size = len(json.dumps(events))
         if size > MAX_XCOM_BYTES:
@@ -226,4 +269,4 @@ class VolubileGetTranscriptOperator(VolubileOperator):
                 f"The transcript of call {self.call_id} has {size} bytes; XCom takes at most {MAX_XCOM_BYTES} here. "
                 "Write it to a file with VolubileExportTranscriptsOperator."
             )
-        return events
+        return cast("list[TranscriptEntry]", events)

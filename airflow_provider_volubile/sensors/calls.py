@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from airflow_provider_volubile.exceptions import VolubileInputError
-from airflow_provider_volubile.handles import SubmissionHandle
+from airflow_provider_volubile.handles import SubmissionHandle, handles_and_ids
 from airflow_provider_volubile.sensors.waiting import WaitSensor
 from airflow_provider_volubile.triggers.calls import VolubileCallsTrigger
 from airflow_provider_volubile.waiting import CallsWatch, Watch
@@ -17,8 +17,8 @@ from airflow_provider_volubile.waiting import CallsWatch, Watch
 class VolubileCallsSensor(WaitSensor):
     """Wait until calls have ended.
 
-    :param calls: the handle that a bulk or single call operator returned, a call's id, or a list of ids. A handle
-        is cheaper: it tells how far back the list of calls must be read.
+    :param calls: the handle that a bulk or single call operator returned, a call's id, or a list of handles or ids. A
+        handle is cheaper: it tells how far back the list of calls must be read.
 
     See :class:`~airflow_provider_volubile.sensors.waiting.WaitSensor` for the other parameters.
     """
@@ -26,23 +26,29 @@ class VolubileCallsSensor(WaitSensor):
     template_fields: Sequence[str] = ("calls", "volubile_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"calls": "json"}
 
-    def __init__(self, *, calls: SubmissionHandle | Sequence[str] | str, **kwargs: Any) -> None:
+    def __init__(
+        self, *, calls: SubmissionHandle | str | Sequence[SubmissionHandle] | Sequence[str], **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.calls = calls
 
     @cached_property
     def handle(self) -> SubmissionHandle:
-        if isinstance(self.calls, dict):
-            if not self.calls.get("call_ids"):
+        ids: dict[str, None] = {}
+        handles: list[SubmissionHandle] = []
+        for item in handles_and_ids(self.calls, "calls"):
+            if isinstance(item, str):
+                ids[item] = None
+            elif "call_ids" in item:
+                handles.append(item)
+            else:
                 raise VolubileInputError(
-                    f"calls is a handle of kind {self.calls.get('kind')!r} without call ids; "
-                    "for campaigns there is VolubileCampaignSensor."
+                    f"calls: a handle of kind {item.get('kind')!r} has no call ids; for campaigns there is "
+                    "VolubileCampaignSensor."
                 )
-            return SubmissionHandle(**self.calls)
-        ids = [self.calls] if isinstance(self.calls, str) else list(self.calls or ())
-        if not ids or not all(isinstance(call_id, str) and call_id for call_id in ids):
-            raise VolubileInputError("calls holds no call ids; it takes a handle, an id or a list of ids.")
-        return SubmissionHandle(kind="call", recipients=len(set(ids)), call_ids=ids)
+        if ids:
+            handles.append(SubmissionHandle(kind="call", recipients=len(ids), call_ids=list(ids)))
+        return _together(handles)
 
     def watches(self) -> Sequence[Watch]:
         since = self.handle.get("submitted_at")
@@ -65,3 +71,22 @@ class VolubileCallsSensor(WaitSensor):
             poll_interval=self.poke_interval,
             wait_for=self.wait_for,
         )
+
+
+def _together(handles: Sequence[SubmissionHandle]) -> SubmissionHandle:
+    """One handle for the calls of all. What only some of them know is left out."""
+    if len(handles) == 1:
+        return SubmissionHandle(**handles[0])
+    result = SubmissionHandle(
+        kind="bulk",
+        recipients=sum(handle.get("recipients", len(handle["call_ids"])) for handle in handles),
+        rejected=sum(handle.get("rejected", 0) for handle in handles),
+        call_ids=[call_id for handle in handles for call_id in handle["call_ids"]],
+    )
+    agents = {handle.get("agent_id") for handle in handles}
+    if len(agents) == 1 and (agent := agents.pop()):
+        result["agent_id"] = agent
+    times = [handle.get("submitted_at") for handle in handles]
+    if times and all(times):
+        result["submitted_at"] = min(filter(None, times), key=datetime.fromisoformat)
+    return result

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from airflow_provider_volubile.exceptions import VolubileInputError
-from airflow_provider_volubile.handles import SubmissionHandle
+from airflow_provider_volubile.handles import SubmissionHandle, handles_and_ids
 from airflow_provider_volubile.schedule import Redial
 from airflow_provider_volubile.sensors.waiting import WaitSensor
 from airflow_provider_volubile.triggers.campaigns import VolubileCampaignTrigger
@@ -37,22 +37,34 @@ class VolubileCampaignSensor(WaitSensor):
 
     @cached_property
     def handle(self) -> SubmissionHandle:
-        if isinstance(self.campaign, dict):
-            if not self.campaign.get("campaigns"):
-                raise VolubileInputError(
-                    f"campaign is a handle of kind {self.campaign.get('kind')!r} without campaigns; "
-                    "for calls there is VolubileCallsSensor."
-                )
-            return SubmissionHandle(**self.campaign)
-        people = int(self.recipients) if self.recipients and str(self.recipients).isdigit() else 0
+        given = list(handles_and_ids(self.campaign, "campaign"))
+        if len(given) != 1:
+            raise VolubileInputError(
+                f"campaign holds {len(given)} ids or handles; the sensor waits for one. For several, map it over them: "
+                "VolubileCampaignSensor.partial(…).expand(campaign=…)."
+            )
+        return self._of_id(given[0]) if isinstance(given[0], str) else self._of_handle(given[0])
+
+    @staticmethod
+    def _of_handle(handle: SubmissionHandle) -> SubmissionHandle:
+        if not handle.get("campaigns"):
+            raise VolubileInputError(
+                f"campaign: a handle of kind {handle.get('kind')!r} has no campaigns; for calls there is "
+                "VolubileCallsSensor."
+            )
+        return SubmissionHandle(**handle)
+
+    def _of_id(self, campaign_id: str) -> SubmissionHandle:
+        text = str(self.recipients).strip()
+        people = int(text) if text.isdecimal() else 0
         if people < 1:
             raise VolubileInputError(
                 f"recipients is {self.recipients!r}: with a plain campaign id, say how many people it calls; "
                 "the API does not tell. A handle holds the number."
             )
-        campaign = self.hook.client(background=True).get_campaign(str(self.campaign))
+        campaign = self.hook.client(background=True).get_campaign(campaign_id)
         if not campaign.name:
-            raise VolubileInputError(f"Campaign {self.campaign} has no name, and calls are found by it only.")
+            raise VolubileInputError(f"Campaign {campaign_id} has no name, and calls are found by it only.")
         retry = campaign.retry
         return SubmissionHandle(
             kind="campaign",

@@ -13,7 +13,13 @@ from airflow.sdk.exceptions import AirflowSensorTimeout
 from airflow_provider_volubile.exceptions import VolubileError, VolubileWaitFailed
 from airflow_provider_volubile.handles import SubmissionHandle
 from airflow_provider_volubile.hooks.volubile import VolubileHook
-from airflow_provider_volubile.operators.base import UI_COLOR, UI_FGCOLOR, useless_retries_avoided
+from airflow_provider_volubile.operators.base import (
+    UI_COLOR,
+    UI_FGCOLOR,
+    WAIT_FOR,
+    check_choice,
+    useless_retries_avoided,
+)
 from airflow_provider_volubile.outcomes import NOTHING, final_counts
 from airflow_provider_volubile.triggers.events import WaitEvent, read_event, wait_event
 from airflow_provider_volubile.triggers.waiting import DEFERRAL_GRACE, WaitTrigger
@@ -21,7 +27,8 @@ from airflow_provider_volubile.waiting import Watch, look
 
 
 class WaitSensor(BaseSensorOperator):
-    """Base of the sensors. Succeeds when everything is over, and returns the handle with its counts.
+    """Base of the sensors. Succeeds when everything is over, and returns a
+    :class:`~airflow_provider_volubile.handles.SubmissionHandle` with ``counts``.
 
     :param volubile_conn_id: the :ref:`connection <connection>`.
     :param wait_for: ``ended``, or ``transcript`` to wait for the transcripts of answered calls too.
@@ -73,6 +80,7 @@ class WaitSensor(BaseSensorOperator):
 
     @useless_retries_avoided()
     def execute(self, context: Context) -> Any:
+        check_choice("wait_for", self.wait_for, WAIT_FOR)
         if self.deferrable:
             self.defer(
                 trigger=self.trigger(datetime.now(UTC) + timedelta(seconds=self.timeout)),
