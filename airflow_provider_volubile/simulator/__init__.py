@@ -12,7 +12,7 @@ from airflow_provider_volubile.simulator.agents import (
     REMINDER_AGENT_ID,
 )
 from airflow_provider_volubile.simulator.config import PRIMARY_KEY, SECONDARY_KEY
-from airflow_provider_volubile.simulator.handle import Simulator, SimulatorError
+from airflow_provider_volubile.simulator.handle import LedgerEntry, LedgerSummary, Simulator, SimulatorError
 
 __all__ = [
     "ARCHIVED_AGENT_ID",
@@ -22,6 +22,8 @@ __all__ = [
     "RECEPTION_AGENT_ID",
     "REMINDER_AGENT_ID",
     "SECONDARY_KEY",
+    "LedgerEntry",
+    "LedgerSummary",
     "Simulator",
     "SimulatorError",
 ]

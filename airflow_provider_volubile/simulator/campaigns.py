@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
@@ -75,8 +74,6 @@ class Dialler:
         if campaign.status == CANCELLED and status != CANCELLED:
             return False
         campaign.view["status"] = status
-        if status == CANCELLED:
-            campaign.queue.clear()
         self._wake(campaign, self._engine.now)
         return True
 
@@ -120,7 +117,6 @@ class Dialler:
         recipient = campaign.recipients[index]
         campaign.in_progress += 1
         campaign.dialled[campaign.schedule.local(self._engine.now).date()] += 1
-        then: Callable[[Call], None] = partial(self._ended, campaign)
         self._engine.dial(
             campaign.agent,
             recipient["phone"],
@@ -131,14 +127,13 @@ class Dialler:
             attempt=attempt,
             campaign_id=campaign.view["id"],
             campaign_name=campaign.view["name"],
-            then=then,
+            then=partial(self._ended, campaign),
         )
 
     def _ended(self, campaign: Campaign, call: Call) -> None:
         campaign.in_progress -= 1
-        retry = campaign.view["retry"] or {}
-        again = call.attempt <= (retry.get("max") or 0) and call.status in (retry.get("retryOn") or ())
-        if again and campaign.status != CANCELLED:
-            due = self._engine.now + 60 * (retry.get("delay") or 0)
+        retry = campaign.view["retry"]
+        if retry and call.attempt <= retry["max"] and call.status in retry["retryOn"]:
+            due = self._engine.now + 60 * retry["delay"]
             heapq.heappush(campaign.queue, (due, call.recipient_index, call.attempt + 1))
         self._wake(campaign, self._engine.now)

@@ -53,8 +53,6 @@ class Schedule:
 
     def _candidates(self, day: date) -> Iterator[float]:
         """Yield every instant of ``day`` at which a window might open."""
-        if day.weekday() not in self.days:
-            return
         for start, _ in self.slots:
             for fold in (0, 1):  # an ambiguous start comes twice
                 yield datetime.combine(day, start.replace(fold=fold), self.zone).timestamp()

@@ -10,8 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from airflow_provider_volubile.simulator import Simulator
-from airflow_provider_volubile.simulator.handle import LedgerEntry
+from airflow_provider_volubile.simulator import LedgerEntry, Simulator
 
 from .raw_api import RawApi, campaign_body, phones
 

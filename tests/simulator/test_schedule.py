@@ -30,6 +30,7 @@ def schedule(*slots: tuple[str, str], days: frozenset[int] = EVERY_DAY, start: s
         ("2026-03-02T12:00:00+01:00", "2026-03-02T14:00:00+01:00"),
         ("2026-03-02T18:00:00+01:00", "2026-03-03T09:00:00+01:00"),
         ("2026-03-06T18:00:00+01:00", "2026-03-09T09:00:00+01:00"),  # Friday evening
+        ("2026-03-07T10:00:00+01:00", "2026-03-09T09:00:00+01:00"),  # Saturday, at a time that is open on weekdays
         # Over the weekend on which Paris changes to summer time, and back.
         ("2026-03-27T18:00:00+01:00", "2026-03-30T09:00:00+02:00"),
         ("2026-10-23T18:00:00+02:00", "2026-10-26T09:00:00+01:00"),
@@ -52,6 +53,7 @@ def test_next_opening(at: str, opens: str) -> None:
         # 25 October 2026: 3:00 becomes 2:00 again. A slot inside the hour that is repeated opens twice,
         (("02:15", "02:45"), "2026-10-25T00:00:00+02:00", "2026-10-25T02:15:00+02:00"),
         (("02:15", "02:45"), "2026-10-25T02:50:00+02:00", "2026-10-25T02:15:00+01:00"),
+        (("02:07", "02:45"), "2026-10-25T02:50:00+02:00", "2026-10-25T02:07:00+01:00"),
         # and one that ended in it is open again when the clocks go back.
         (("01:30", "02:10"), "2026-10-25T02:30:00+02:00", "2026-10-25T02:00:00+01:00"),
     ],
