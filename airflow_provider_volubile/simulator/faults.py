@@ -54,15 +54,12 @@ class FaultSpec(BaseModel):
         description="Whether the request takes effect first. By default only for `drop` and spoilt bodies.",
     )
     status: int | None = Field(
-        None,
-        ge=200,
-        le=599,
-        description="For `status` (default 500), `redirect` (302) and spoilt bodies (as it was).",
+        None, ge=200, le=599, description="For `status` (500), `redirect` (302) and spoilt bodies (as it was)."
     )
     seconds: float | None = Field(
         None,
         ge=0,
-        description="Wall seconds: the wait of `delay` (default 1), the Retry-After of `rate_limit`.",
+        description="Wall seconds that it takes: `delay` 1, others none. For `rate_limit` the Retry-After instead.",
     )
     location: str | None = Field(None, description="Target of `redirect`.")
     bytes: int = Field(10_000_000, ge=1, description="Size of a `huge` body.")
@@ -73,6 +70,10 @@ class FaultSpec(BaseModel):
             raise ValueError("a redirect needs a location")
         if self.accept is None:
             self.accept = self.kind in _ACCEPTING
+        if self.kind == "status" and self.status is None:
+            self.status = 500
+        if self.kind == "delay" and self.seconds is None:
+            self.seconds = 1
         return self
 
 

@@ -169,22 +169,18 @@ async def _faulty(operation: Operation, incoming: Incoming, spec: FaultSpec, ent
     """Answer under a fault."""
     state = incoming.state
     entry.fault = spec.kind
+    answer = _handle(operation, incoming) if spec.accept else Response()
+    if spec.kind != "rate_limit":
+        await asyncio.sleep(spec.seconds or 0)
     if spec.kind == "delay" and not spec.accept:
-        await asyncio.sleep(_delay(spec))
-    answer = _handle(operation, incoming) if spec.accept or spec.kind == "delay" else Response()
+        answer = _handle(operation, incoming)
     if incoming.submission is not None:
-        incoming.submission.answer = spec.kind
-    if spec.kind == "delay" and spec.accept:
-        await asyncio.sleep(_delay(spec))
-    if spec.kind == "status":
-        status = spec.status or 500
-        if incoming.submission is not None:
-            incoming.submission.answer = f"status {status}"
-        return error_response(Refused(status, "Injected fault"), state.config)
-    if spec.kind == "rate_limit":
-        return error_response(Refused(429, "Injected fault", state.window.retry_after(spec.seconds)), state.config)
-    return spoil(spec, answer)
-
-
-def _delay(spec: FaultSpec) -> float:
-    return 1 if spec.seconds is None else spec.seconds
+        incoming.submission.answer = f"status {spec.status}" if spec.kind == "status" else spec.kind
+    match spec.kind:
+        case "status":
+            return error_response(Refused(spec.status or 500, "Injected fault"), state.config)
+        case "rate_limit":
+            refusal = Refused(429, "Injected fault", state.window.retry_after(spec.seconds))
+            return error_response(refusal, state.config)
+        case _:
+            return spoil(spec, answer)

@@ -87,6 +87,7 @@ def _server(app: ASGIApp) -> _Server:
             log_level="error",
             access_log=False,
             timeout_keep_alive=_KEEP_ALIVE,
+            timeout_graceful_shutdown=1,
         )
     )
 

@@ -46,13 +46,19 @@ def test_duration_is_in_telephone_seconds(frozen: Simulator, api: RawApi) -> Non
     assert ago(call["endTime"]) < timedelta(minutes=1)
 
 
-def test_what_an_advance_jumps_over_happened_when_it_was_made(frozen: Simulator, api: RawApi) -> None:
-    api.ok("POST", "/v1/campaigns", campaign_body(5))
+@pytest.mark.parametrize("speed", [0, 1])
+def test_what_an_advance_jumps_over_happened_when_it_was_made(simulator: Simulator, api: RawApi, speed: float) -> None:
+    simulator.configure(speed=speed)
+    api.ok("POST", "/v1/campaigns", campaign_body(30))
     before = datetime.now(UTC)
-    frozen.advance(3600)
+    simulator.advance(3600)
     after = datetime.now(UTC)
-    for entry in frozen.ledger():
+    entries = simulator.ledger()
+    assert len(entries) == 30
+    for entry in entries:
         assert before <= datetime.fromisoformat(entry["ended_wall"] or "") <= after
+        assert entry["created_wall"] <= (entry["ended_wall"] or "")
+    assert all(call["startTime"] <= call["endTime"] for call in api.listed(size=100))
 
 
 def test_speed_one_keeps_both_clocks_together(simulator: Simulator) -> None:

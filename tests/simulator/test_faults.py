@@ -99,6 +99,18 @@ def test_a_late_request_takes_effect_after_the_client_has_gone(simulator: Simula
     simulator.wait_until(lambda: len(simulator.ledger()) == 1)
 
 
+@pytest.mark.parametrize("accept", [False, True])
+def test_any_fault_can_take_its_time(simulator: Simulator, api: RawApi, accept: bool) -> None:
+    simulator.fault("createCall", "status", status=504, seconds=0.3, accept=accept)
+    before = time.monotonic()
+    assert api("POST", "/v1/calls", call_body()).status_code == 504
+    assert time.monotonic() - before >= 0.3
+    simulator.fault("createCall", "reset", seconds=60, accept=accept)
+    with pytest.raises(requests.Timeout):
+        api("POST", "/v1/calls", call_body(), timeout=0.3)
+    assert len(simulator.ledger()) == (2 if accept else 0)
+
+
 def test_a_delay_holds_up_nobody_else(simulator: Simulator, api: RawApi) -> None:
     simulator.fault("listCalls", "delay", seconds=60)
     slow = threading.Thread(target=lambda: raw_exchange(simulator, "/v1/calls"), daemon=True)
