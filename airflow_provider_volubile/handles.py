@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypedDict, cast
 
-from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.exceptions import VolubileInputError
 from airflow_provider_volubile.submissions import SubmissionKind
 from airflow_provider_volubile.waiting import CampaignRef
@@ -39,10 +38,10 @@ class SubmissionHandle(TypedDict, total=False):
 
 
 def handles_and_ids(value: Any, name: str) -> Iterator[SubmissionHandle | str]:
-    """What a user gave where handles or ids are expected: one of them, or a list.
+    """What a user gave where handles or ids are expected: one of them, or a list. Ids are not checked.
 
     :param name: the parameter, for messages.
-    :raises VolubileInputError: it is none of these, or an id could not be one.
+    :raises VolubileInputError: it is none of these.
     """
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         raise VolubileInputError(
@@ -54,8 +53,8 @@ def handles_and_ids(value: Any, name: str) -> Iterator[SubmissionHandle | str]:
     if not isinstance(value, Iterable):
         raise VolubileInputError(f"{name} is a {type(value).__name__}; expected a handle, an id, or a list of them.")
     for item in value:
-        if isinstance(item, str):
-            yield wire.check_id(item, name)
+        if isinstance(item, str) and item:
+            yield item
         elif isinstance(item, Mapping) and ("campaigns" in item or "call_ids" in item):
             yield cast("SubmissionHandle", item)
         else:

@@ -242,7 +242,7 @@ def campaign_ids(value: Any) -> list[str]:
     found: dict[str, None] = {}
     for item in handles_and_ids(value, "campaign_id"):
         if isinstance(item, str):
-            found[item] = None
+            found[wire.check_id(item, "campaign_id")] = None
             continue
         for campaign in item.get("campaigns", ()):
             if campaign["id"] is None:

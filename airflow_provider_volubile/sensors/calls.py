@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, ClassVar
 
+from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.exceptions import VolubileInputError
 from airflow_provider_volubile.handles import SubmissionHandle, handles_and_ids
 from airflow_provider_volubile.sensors.waiting import WaitSensor
@@ -38,7 +39,7 @@ class VolubileCallsSensor(WaitSensor):
         handles: list[SubmissionHandle] = []
         for item in handles_and_ids(self.calls, "calls"):
             if isinstance(item, str):
-                ids[item] = None
+                ids[wire.check_id(item, "calls")] = None
             elif "call_ids" in item:
                 handles.append(item)
             else:

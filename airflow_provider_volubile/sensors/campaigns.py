@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, ClassVar
 
+from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.exceptions import VolubileInputError
 from airflow_provider_volubile.handles import SubmissionHandle, handles_and_ids
 from airflow_provider_volubile.schedule import Redial
@@ -43,7 +44,9 @@ class VolubileCampaignSensor(WaitSensor):
                 f"campaign holds {len(given)} ids or handles; the sensor waits for one. For several, map it over them: "
                 "VolubileCampaignSensor.partial(…).expand(campaign=…)."
             )
-        return self._of_id(given[0]) if isinstance(given[0], str) else self._of_handle(given[0])
+        if isinstance(given[0], str):
+            return self._of_id(wire.check_id(given[0], "campaign"))
+        return self._of_handle(given[0])
 
     @staticmethod
     def _of_handle(handle: SubmissionHandle) -> SubmissionHandle:
