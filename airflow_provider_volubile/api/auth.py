@@ -101,7 +101,7 @@ def identify(credentials: Credentials, base_url: str, mint: Mint) -> Callable[[R
     def identity(route: Route) -> Identity:
         if route.scope is None:
             return KeyIdentity(pair, account)
-        return TokenIdentity(tokens, frozenset({route.scope}), mint, pair.name)
+        return TokenIdentity(tokens, frozenset({route.scope}), mint, pair.name, pair.keys)
 
     return identity
 

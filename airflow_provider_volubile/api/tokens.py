@@ -156,11 +156,14 @@ def said(reason: str) -> str:
 class TokenIdentity:
     """A token with the scopes an operation needs. One that is refused is replaced once."""
 
-    def __init__(self, tokens: TokenCache, scopes: frozenset[str], mint: Mint, name: str) -> None:
+    def __init__(
+        self, tokens: TokenCache, scopes: frozenset[str], mint: Mint, name: str, keys: tuple[str, ...]
+    ) -> None:
         self._tokens = tokens
         self._scopes = scopes
         self._mint = mint
         self._name = name
+        self._keys = keys
         self._token: _Token | None = None
         self._refusals = 0
         self._expiries = 0
@@ -200,7 +203,7 @@ class TokenIdentity:
         )
 
     def scrub(self, text: str) -> str:
-        return mask_secrets(text, () if self._token is None else (self._token.value,))
+        return mask_secrets(text, self._keys if self._token is None else (self._token.value, *self._keys))
 
 
 def check_token(token: Any) -> str:

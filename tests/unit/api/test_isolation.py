@@ -1,0 +1,45 @@
+"""The API layer knows nothing of Airflow, nor of anything above it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import airflow_provider_volubile.api as api
+
+FOLDER = Path(api.__file__).parent
+MODULES = sorted(path.stem for path in FOLDER.glob("*.py"))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_importing_it_imports_no_airflow(module: str) -> None:
+    name = "airflow_provider_volubile.api" + ("" if module == "__init__" else f".{module}")
+    script = f"import json, sys, {name}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = json.loads(done.stdout)
+    assert name in loaded
+    assert [m for m in loaded if m.split(".")[0] in {"airflow", "phonenumbers", "pyarrow", "fastapi"}] == []
+    ours = [m for m in loaded if m.startswith("airflow_provider_volubile.")]
+    allowed = (
+        "airflow_provider_volubile.api",
+        "airflow_provider_volubile.exceptions",
+        "airflow_provider_volubile.masking",
+    )
+    assert [m for m in ours if not m.startswith(allowed)] == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_it_names_no_airflow_either(module: str) -> None:
+    """Also in imports within functions."""
+    tree = ast.parse((FOLDER / f"{module}.py").read_text())
+    named = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    named += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert [name for name in named if name.split(".")[0] == "airflow"] == []
+    for name in named:
+        if name.startswith("airflow_provider_volubile."):
+            assert name.split(".")[1] in {"api", "exceptions", "masking"}

@@ -1,0 +1,130 @@
+"""Numbers are hidden wherever they stand; ids, moments and counts are not touched."""
+
+from __future__ import annotations
+
+import random
+import re
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_volubile.masking import mask_phone, mask_phones, mask_secrets
+
+
+@pytest.mark.parametrize(
+    ("phone", "masked"),
+    [
+        ("+33639980142", "+33 6 ** ** ** 42"),
+        ("+33199001277", "+33 1 ** ** ** 77"),
+        ("0033639980142", "+33 6 ** ** ** 42"),
+        ("%2B33639980142", "+33 6 ** ** ** 42"),
+        ("+33 6 39 98 01 42", "+33 6 ** ** ** 42"),
+        ("06 39 98 01 42", "06 ** ** ** 42"),
+        ("06.39.98.01.42", "06 ** ** ** 42"),
+        ("+12025550142", "+1 2 ** ** ** * 42"),
+        ("+442079460142", "+44 2 ** ** ** * 42"),
+        ("+35312345678", "+353 1 ** ** * 78"),
+        ("+79991234567", "+7 9 ** ** ** * 67"),
+        ("+2903123", "+290 ***"),
+        ("+3361234", "+33 ***"),
+        ("+336399", "***"),
+        ("12345", "***"),
+        ("", "***"),
+        ("anonymous", "***"),
+        ("+3363998014x", "***"),
+    ],
+)
+def test_one_number(phone: str, masked: str) -> None:
+    assert mask_phone(phone) == masked
+
+
+@given(st.from_regex(r"\+[1-9][0-9]{6,14}", fullmatch=True))
+def test_a_mask_shows_country_one_digit_and_the_last_two(phone: str) -> None:
+    masked = mask_phone(phone)
+    country = len(re.match(r"\+(\d+)", masked)[1])  # type: ignore[index]
+    assert 1 <= country <= 3
+    assert len(re.findall(r"\d", masked)) <= country + 3
+    assert phone not in masked
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("call +33639980142 failed", "call +33 6 ** ** ** 42 failed"),
+        ("GET /v1/calls?phone=%2B33639980142&page=1", "GET /v1/calls?phone=+33 6 ** ** ** 42&page=1"),
+        ("a%3D%2B33639980142", "a%3D+33 6 ** ** ** 42"),
+        ("%252B33639980142", "+33 6 ** ** ** 42"),
+        ("tel:+33639980142;x", "tel:+33 6 ** ** ** 42;x"),
+        ("tel+33639980142z", "tel+33 6 ** ** ** 42z"),
+        ("{'phone': '+33639980142', 'n': 3}", "{'phone': '+33 6 ** ** ** 42', 'n': 3}"),
+        ("+33639980142,+33639980143", "+33 6 ** ** ** 42,+33 6 ** ** ** 43"),
+        ("+33639980142 3 attempts", "+33 6 ** ** ** 42 3 attempts"),
+        ("0033639980142 12 x", "+33 6 ** ** ** 42 12 x"),
+        ("00 33 6 39 98 01 42", "+33 6 ** ** ** 42"),
+        ("06 39 98 01 42 or 06.39.98.01.42 or 0639980142.", "06 ** ** ** 42 or 06 ** ** ** 42 or 06 ** ** ** 42."),
+        ("line 12:0639980142", "line 12:06 ** ** ** 42"),
+        ("call_0639980142.wav", "call_06 ** ** ** 42.wav"),
+        ("+33\u00a06\u202f39 98 01 42", "+33 6 ** ** ** 42"),
+        ("+33 (0)6 39 98 01 42", "+33 0 ** ** ** * 42"),
+        ("phone 33639980142", "phone +33 6 ** ** ** 42"),
+        ("2025-11-12 0639980142", "2025-11-12 06 ** ** ** 42"),
+        ("2025-11-12T10:02:11+33639980142", "2025-11-12T10:02:11+33 6 ** ** ** 42"),
+        ("already +33 6 ** ** ** 42", "already +33 6 ** ** ** 42"),
+    ],
+)
+def test_numbers_within_a_text(text: str, masked: str) -> None:
+    assert mask_phones(text) == masked
+    assert mask_phones(masked) == masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "7a15c9d4-e3b0-4d68-8f27-b94e60a2c3f1",
+        "00112233-4455-6677-8899-001122334455",
+        "manual__2025-11-12T10:02:11.000123+00:00",
+        "2025-11-12T10:02:11Z 2025-11-12T10:02:11+0200 2025-11-12 10:02:11,123",
+        "20251112T100211",
+        "01-02-2025 10:30:00",
+        "127.0.0.1:8765",
+        "10000 recipients, 2500 settled, 97 left, 12 ms",
+        "epoch 1731400000000",
+        "0.0639980142",
+        "id=0612345678ab",
+        "sha 0123456789abcdef0123456789",
+        "port 8765, pid 20231",
+        "airflow 3.3.2, 0.1.0",
+        "+2025, +0200",
+    ],
+)
+def test_what_is_no_number_is_left_alone(text: str) -> None:
+    assert mask_phones(text) == text
+
+
+@given(st.uuids(), st.datetimes(timezones=st.just(UTC)), st.integers(0, 10**7))
+def test_ids_moments_and_counts_are_left_alone(identifier: UUID, moment: datetime, count: int) -> None:
+    text = f"{identifier} at {moment.isoformat()}: {count} of {count + 1}, '{identifier}'"
+    assert mask_phones(text) == text
+
+
+def test_no_fictional_number_survives_in_any_notation() -> None:
+    chance = random.Random(7)
+    for _ in range(2000):
+        national = chance.choice(["19900", "63998"]) + f"{chance.randrange(10**4):04}"
+        pairs = [national[0], *(national[at : at + 2] for at in range(1, 9, 2))]
+        sep = chance.choice(["", " ", ".", "-", "\u00a0", "\u202f"])
+        lead = chance.choice(["+33", "%2B33", "0033", "+33 ", "0"])
+        before, after = (
+            chance.choice(["", " ", "'", "=", ":", "(", "\n", "phone="]),
+            chance.choice(["", " ", "'", ",", ".", ")", "&"]),
+        )
+        text = before + lead + sep.join(pairs) + after
+        digits = re.sub(r"\D", "", mask_phones(text))
+        assert len(digits) <= 5, text
+
+
+def test_secrets() -> None:
+    assert mask_secrets("key abc and def", ["abc", "def"]) == "key *** and ***"
