@@ -70,7 +70,8 @@ class CreateCampaign(_Body):
     @field_validator("startDate")
     @classmethod
     def _is_date(cls, value: str) -> str:
-        date.fromisoformat(value)
+        if date.fromisoformat(value).year > 9000:
+            raise ValueError("is too far away")
         return value
 
     @model_validator(mode="after")

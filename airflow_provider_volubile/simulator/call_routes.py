@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -93,17 +94,17 @@ def list_calls(incoming: Incoming) -> Response:
     if phone is not None and not PHONE.fullmatch(phone):
         raise Refused(400, f"phone {phone!r} is not in E.164 form (send + as %2B)")
     since, before = days(query, config.zone)
-    wall = state.clock.wall()
     by_creation = config.date_filter == "created"
+    wall = state.clock.wall()
+    shown_before = wall - config.list_lag if config.list_lag else math.inf
     found, start, stop = state.engine.calls.select(
         agent_id=agent_id and agent_id.lower(),
         campaign=query.get("campaign"),
         phone=phone,
-        created_from=since - config.created_lag if by_creation and since is not None else None,
-        created_before=before - config.created_lag if by_creation and before is not None else None,
-        created_until=wall - config.list_lag,
+        created_from=since - config.created_lag if by_creation else -math.inf,
+        created_before=min(before - config.created_lag if by_creation else math.inf, shown_before),
     )
-    if not by_creation and since is not None and before is not None:
+    if not by_creation:
         found = [call for call in found[start:stop] if since <= call.start_wall < before]
         start, stop = 0, len(found)
     if prop != "created":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -91,15 +91,13 @@ class CallBook:
         agent_id: str | None,
         campaign: str | None,
         phone: str | None,
-        created_from: float | None,
-        created_before: float | None,
-        created_until: float,
+        created_from: float,
+        created_before: float,
     ) -> tuple[Sequence[Call], int, int]:
         """Find calls in order of creation.
 
         :param created_from: earliest creation (wall), included.
         :param created_before: latest creation (wall), excluded.
-        :param created_until: latest creation (wall), included.
         :return: a list (the book's own, not to be changed) and the bounds of what was found in it.
         """
         if phone is None:
@@ -110,11 +108,8 @@ class CallBook:
                 for call in self._by_phone.get(phone, ())
                 if agent_id in (None, call.agent_id) and campaign in (None, call.campaign_name)
             ]
-        start = 0 if created_from is None else bisect_left(found, created_from, key=_created)
-        stop = bisect_right(found, created_until, key=_created)
-        if created_before is not None:
-            stop = bisect_left(found, created_before, hi=stop, key=_created)
-        return found, start, max(start, stop)
+        start = bisect_left(found, created_from, key=_created)
+        return found, start, bisect_left(found, created_before, lo=start, key=_created)
 
     def forget_views(self) -> None:
         """Have every call rendered anew, because how calls look has changed."""

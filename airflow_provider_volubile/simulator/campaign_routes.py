@@ -17,7 +17,7 @@ from airflow_provider_volubile.simulator.incoming import (
     json_response,
     parse,
     path_id,
-    require_json,
+    read_json,
 )
 from airflow_provider_volubile.simulator.schedule import WEEKDAYS, Schedule
 from airflow_provider_volubile.simulator.state import State
@@ -63,9 +63,8 @@ def get_campaign(incoming: Incoming) -> Response:
 
 def update_campaign_status(incoming: Incoming) -> Response:
     campaign = _campaign(incoming)
-    require_json(incoming)
     try:
-        status = bodies.CampaignStatus.validate_json(incoming.body)
+        status = bodies.CampaignStatus.validate_python(read_json(incoming))
     except ValidationError as error:
         raise Refused(400, f"Body must be a JSON string: {bodies.problem(error)}") from None
     if not incoming.state.dialler.set_status(campaign, status):

@@ -16,6 +16,9 @@ from airflow_provider_volubile.simulator.schedule import Schedule
 
 ACTIVE, PAUSED, CANCELLED = "ACTIVE", "PAUSED", "CANCELLED"
 
+# Seconds: calendars end in the year 9999, so no delay may be endless.
+_CENTURY = 3_155_760_000
+
 
 @dataclass
 class Campaign:
@@ -134,6 +137,6 @@ class Dialler:
         campaign.in_progress -= 1
         retry = campaign.view["retry"]
         if retry and call.attempt <= retry["max"] and call.status in retry["retryOn"]:
-            due = self._engine.now + 60 * retry["delay"]
+            due = self._engine.now + min(60 * retry["delay"], _CENTURY)
             heapq.heappush(campaign.queue, (due, call.recipient_index, call.attempt + 1))
         self._wake(campaign, self._engine.now)

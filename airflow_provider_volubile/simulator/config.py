@@ -22,7 +22,9 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     # Clock and telephones
-    speed: float = Field(1, ge=0, description="Simulated seconds per wall second; 0 stands still between advances.")
+    speed: float = Field(
+        1, ge=0, le=1_000_000, description="Simulated seconds per wall second; 0 stands still between advances."
+    )
     ignore_windows: bool = Field(
         False, description="Campaigns dial at once: start date, days, time slots and batch size do not count."
     )

@@ -34,7 +34,7 @@ class Keys(BaseModel):
 
 class Advance(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    seconds: float = Field(ge=0)
+    seconds: float = Field(ge=0, le=3_200_000_000)  # a century
 
 
 class Reset(BaseModel):

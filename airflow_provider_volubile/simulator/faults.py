@@ -188,8 +188,6 @@ async def _close(transport: asyncio.Transport, receive: Receive, *, reset: bool)
         connection = transport.get_extra_info("socket")
         if connection is not None:  # no lingering: closing sends RST instead of FIN
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
-    else:
-        transport.close()
+    transport.close()
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 from starlette.datastructures import Headers, QueryParams
 from starlette.responses import Response
 
@@ -57,18 +59,23 @@ def no_body(status: int) -> Response:
     return Response(b"", status)
 
 
-def parse(incoming: Incoming, model: type[B]) -> B:
-    require_json(incoming)
-    try:
-        return model.model_validate_json(incoming.body)
-    except ValidationError as error:
-        raise Refused(400, bodies.problem(error)) from None
-
-
-def require_json(incoming: Incoming) -> None:
+def read_json(incoming: Incoming) -> Any:
+    """Return the decoded body."""
     kind = incoming.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Refused(415, f"Content-Type {kind!r} is not supported, send application/json")
+    try:
+        return from_json(incoming.body, allow_inf_nan=False)
+    except ValueError as error:
+        raise Refused(400, f"Body is not JSON: {error}") from None
+
+
+def parse(incoming: Incoming, model: type[B]) -> B:
+    """Return the body as a model."""
+    try:
+        return model.model_validate(read_json(incoming))
+    except ValidationError as error:
+        raise Refused(400, bodies.problem(error)) from None
 
 
 def path_id(incoming: Incoming) -> str:
@@ -116,26 +123,29 @@ def sorting(incoming: Incoming, properties: tuple[str, ...], default: str) -> tu
     return prop, way == "DESC"
 
 
-def days(query: QueryParams, zone: ZoneInfo) -> tuple[float | None, float | None]:
-    """Return the bounds of ``from`` and ``to``, both days included, as wall times."""
-    values = query.get("from"), query.get("to")
-    if values == (None, None):
-        return None, None
-    if None in values:
+def days(query: QueryParams, zone: ZoneInfo) -> tuple[float, float]:
+    """Return the bounds of ``from`` and ``to``, both days included, as wall times; infinite without them."""
+    first, last = _day(query, "from"), _day(query, "to")
+    if first is None and last is None:
+        return -math.inf, math.inf
+    if first is None or last is None:
         raise Refused(400, "from and to must be given together")
-    bounds = []
-    for value in values:
-        if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", value or ""):
-            raise Refused(400, f"{value!r} is not a date, YYYY-MM-DD")
-        try:
-            bounds.append(date.fromisoformat(value or ""))
-        except ValueError:
-            raise Refused(400, f"{value!r} is not a date, YYYY-MM-DD") from None
-    first, last = bounds
     if first > last:
         raise Refused(400, "from must not be after to")
-    end = datetime.combine(last + timedelta(days=1), time(), zone)
-    return datetime.combine(first, time(), zone).timestamp(), end.timestamp()
+    end = math.inf if last == date.max else datetime.combine(last + timedelta(days=1), time(), zone).timestamp()
+    return datetime.combine(first, time(), zone).timestamp(), end
+
+
+def _day(query: QueryParams, name: str) -> date | None:
+    value = query.get(name)
+    if value is None:
+        return None
+    try:
+        if re.fullmatch(r"\d{4}-\d{2}-\d{2}", value):
+            return date.fromisoformat(value)
+    except ValueError:
+        pass
+    raise Refused(400, f"{name} {value!r} is not a date, YYYY-MM-DD")
 
 
 def page_response(shown: list[bytes], page: int, size: int, total: int) -> Response:

@@ -22,7 +22,8 @@ class RateWindow:
 
     def take(self) -> bool:
         """Count one request; return False if the window is used up."""
-        self._turn()
+        if self._over():
+            self._begin()
         if self._used >= self._config.limit:
             return False
         self._used += 1
@@ -30,8 +31,8 @@ class RateWindow:
 
     def headers(self) -> Headers:
         """Return the headers that every answer carries."""
-        self._turn()
-        limit, remaining = self._config.limit, max(self._config.limit - self._used, 0)
+        used = 0 if self._over() else self._used
+        limit, remaining = self._config.limit, max(self._config.limit - used, 0)
         match self._config.rate_headers:
             case "present":
                 return {"X-RateLimit-Limit": str(limit), "X-RateLimit-Remaining": str(remaining)}
@@ -48,7 +49,6 @@ class RateWindow:
 
         :param seconds: the wait, None for the rest of the window.
         """
-        self._turn()
         wait = self._start + self._config.window - self._clock.wall() if seconds is None else seconds
         match self._config.retry_after:
             case "seconds":
@@ -60,11 +60,11 @@ class RateWindow:
             case _:
                 return {}
 
-    def _turn(self) -> None:
-        """Begin a new window if the present one is over."""
+    def _over(self) -> bool:
+        return self._clock.wall() >= self._start + self._config.window
+
+    def _begin(self) -> None:
         wall, window = self._clock.wall(), self._config.window
-        if wall < self._start + window:
-            return
         aligned = self._config.window_start == "aligned"
-        self._start = self._start + (wall - self._start) // window * window if aligned else wall
+        self._start += (wall - self._start) // window * window if aligned else wall - self._start
         self._used = 0

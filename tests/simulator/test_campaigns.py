@@ -124,6 +124,17 @@ def test_a_retry_waits_for_the_next_window(simulator: Simulator, api: RawApi) ->
     assert [f"{local(entry):%a %H:%M}" for entry in simulator.ledger()] == ["Mon 11:50", "Tue 09:00"]
 
 
+def test_an_endless_delay_harms_nobody_else(simulator: Simulator, api: RawApi) -> None:
+    begin(simulator, "2026-06-08T09:00:00+02:00")
+    simulator.outcomes({"*": ["NO_ANSWER"]})
+    retry = {"max": 1, "delay": 10**30, "retryOn": ["NO_ANSWER"]}
+    api.ok("POST", "/v1/campaigns", campaign_body(1, retry=retry))
+    simulator.advance(DAY)
+    api.ok("POST", "/v1/campaigns", campaign_body(1))
+    simulator.advance(DAY)
+    assert [entry["submission"] for entry in simulator.ledger()] == [1, 2]
+
+
 def test_no_more_calls_at_once_than_lines(simulator: Simulator, api: RawApi) -> None:
     begin(simulator, "2026-06-08T09:00:00+02:00", lines=3)
     api.ok("POST", "/v1/campaigns", campaign_body(40))
