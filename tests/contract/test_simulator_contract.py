@@ -77,7 +77,8 @@ BAD: dict[str, list[tuple[Any, dict[str, str], str | None]]] = {
         (campaign_body(**changes), {}, None)
         for changes in (
             {"batchSize": 0}, {"batchSize": 1001}, {"batchSize": "10"}, {"batchSize": True}, {"days": []},
-            {"days": ["FUNDAY"]}, {"timeSlots": []}, {"startDate": "2026-02-30"}, {"startDate": "2026-W01-1"}, {"startDate": "9999-12-31"},
+            {"days": ["FUNDAY"]}, {"timeSlots": []}, {"startDate": "2026-02-30"}, {"startDate": "2026-W01-1"},
+            {"startDate": "9999-12-31"},
             {"timeSlots": [{"startTime": "09:00", "endTime": "10:00"}] * 3}, {"name": None},
             {"timeSlots": [{"startTime": "9:00", "endTime": "10:00"}]}, {"recipients": []},
             {"timeSlots": [{"startTime": "24:00", "endTime": "24:30"}]}, {"retry": {"max": -1}},
