@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -23,10 +24,10 @@ class Engine:
     def __init__(self, seed: int, clock: Clock, config: Config, on_final: Callable[[Call], None]) -> None:
         self.now = clock.now()
         self.calls = CallBook()
-        self.config = config
         self.outcomes: dict[str, list[str]] = {}
         self._seed = seed
         self._clock = clock
+        self._config = config
         self._on_final = on_final
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
@@ -89,20 +90,20 @@ class Engine:
         )
         self.calls.add(call)
         if course.length is not None:
-            self.at(
-                self.now + course.setup + course.length,
-                lambda: self._end(call, course.status, course.duration, then),
-            )
+            ends = self.now + course.setup + course.length
+            self.end_later(call, ends, course.status, course.duration, then)
         return call
 
-    def end_later(self, call: Call, when: float, status: str, duration: int) -> None:
+    def end_later(
+        self, call: Call, when: float, status: str, duration: int, then: Callable[[Call], None] | None = None
+    ) -> None:
         """Have a call in progress end at a simulated time."""
-        self.at(when, lambda: self._end(call, status, duration, None))
+        self.at(when, partial(self._end, call, status, duration, then))
 
     def _end(self, call: Call, status: str, duration: int, then: Callable[[Call], None] | None) -> None:
         wall = self._clock.wall_at(self.now)
         call.start_wall = min(call.start_wall, wall)  # an advance of the clock may have jumped over the first ring
-        finish(call, status, duration, self.now, wall, self.config.transcript_delay)
+        finish(call, status, duration, self.now, wall, self._config.transcript_delay)
         if then is not None:
             then(call)
         self._on_final(call)

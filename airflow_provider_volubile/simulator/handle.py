@@ -234,8 +234,8 @@ class Simulator:
         :param kind: ``drop``, ``reset``, ``status``, ``delay``, ``rate_limit``, ``malformed``, ``empty``,
             ``truncated``, ``html``, ``redirect`` or ``huge``.
         :param times: how often it is applied, None for ever.
-        :param details: ``skip``, ``probability``, ``accept``, ``status``, ``seconds``, ``location``,
-            ``bytes``.
+        :param details: ``skip`` so many requests first, ``probability`` of each hit, ``accept`` (whether the request
+            takes effect first), ``status``, ``seconds`` it takes, ``location``, ``bytes``.
         """
         spec = {"operation": operation, "kind": kind, "times": times, **details}
         return int(self._control("POST", "/faults", json=spec)["id"])
@@ -306,7 +306,7 @@ class Simulator:
         :param timeout: wall seconds.
         :raises TimeoutError: something is still due.
         """
-        self.wait_until(lambda: self.state()["pending"] == 0, timeout)
+        self.wait_until(lambda: self.state()["pending"] == 0, timeout, interval=0.05)
 
     def _control(self, method: str, path: str, **request: Any) -> Any:
         # A session of its own for each request: a handle is shared by threads and survives forks.
