@@ -1,24 +1,23 @@
 """Stay inside the account's rate window without talking to anyone but the server.
 
-Volubile grants an account 100 requests per fixed window of 15 s and says on every answer how many are left
-(https://docs.volubile.ai/api-reference/rate-limiting). It does not say when a window opens, and nobody says
-who else is using the account. `RateWindow` finds out both from the answers alone.
+Volubile grants an account 100 requests per fixed window of 15 s and tells on every answer how many are left
+(https://docs.volubile.ai/api-reference/rate-limiting). It does not tell when a window opens, and nobody tells
+who else uses the account. :class:`RateWindow` finds out both from the answers alone.
 
-**When a window opens.** A remainder that goes *up* shows that a window opened between the two requests; a
-429 with `Retry-After` bounds the next opening. Until either is seen, the first answer bounds it: whatever
-the phase, a new window is open one length later. The earliest such bound is kept and moves on by one length
-per window.
+**When a window opens.** A remainder that does not fall from one request to the next shows that a window opened
+in between; windows follow each other at a fixed distance, so every such interval narrows all the others, and
+the window is taken for open when the narrowed interval is over. Nothing known yet is no harm: one length after
+the first answer a new window is open for certain, whatever its phase. `Retry-After` narrows to a second.
 
-**How much of a window is mine to take.** Between two of my answers the remainder falls by one for mine and
-by one for each request of somebody else: so each of my requests costs the window `1 + others / mine`. I
-send only while the remainder covers that cost for every request I have in flight and for the next one. With
-`n` equal clients the cost is `n`: each stops at its first answer below `n`, and as no two answers carry the
-same remainder, `n` clients fill the last `n` places exactly, without one refusal, in whatever order they
-run.
+**How many requests are mine.** Between two of my answers the remainder falls by one for mine and by one for
+each request of others, so each of mine *costs* the window `1 + others / mine`. I send only while what is left
+covers that cost for every request of mine in flight and for one more. With `n` equal clients the cost is `n`:
+each stops at its first answer below `n`, and as no two answers tell the same remainder, the last `n` places go
+to `n` different clients: nothing is left over and nobody is refused, in whatever order they run.
 
-**How fast.** Alone: as fast as the threads ask. In company: one request per `0.7 × length / limit × √cost`.
-The square root makes the shares converge (who has less goes relatively faster) and the pace keeps a client
-that wakes a little late from finding the window empty.
+**How fast.** Alone, as fast as the threads ask. In company, one request per `0.7 × length / limit × √cost`:
+slow enough that who comes a little late still finds something, and since the speed falls only with the root of
+the cost, whoever has less than the others gains on them until all have the same.
 """
 
 from __future__ import annotations
@@ -30,30 +29,136 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
+from typing import NamedTuple
 
-LIMIT = 100  # requests per account and window: https://docs.volubile.ai/api-reference/rate-limiting
-LENGTH = 15.0  # seconds, same page
+LIMIT = 100
+LENGTH = 15.0
 RESERVE = 10
 
-_SPREAD = 0.7  # the part of a window over which two clients spread their requests
-_PATIENCE = 0.02  # the part of a window to wait after a refusal that does not say how long; doubles each time
-_DRIFT = 2e-4  # how much later than predicted a window may open, in lengths: two clocks never agree
+# In lengths of a window
+_SPREAD = 0.7  # two clients spread their requests over about half of this
+_DRIFT = 2e-4  # two clocks never agree: a window may open that much later than predicted
+_DOUBT = 0.05  # an opening known as well as this is known well enough
+_PROBE = 0.125  # between requests that only find out whether a window has opened
+_PATIENCE = 0.05  # how long all wait for one answer that tells what is left
+
+_ALONE = 1.02  # a cost below is nobody else's: one poll now and then does not slow an export down
+
+
+class _Word(NamedTuple):
+    """What the server told: how many requests were left at some moment between sending and receiving."""
+
+    left: int  # -1: refused
+    sent_at: float
+    received_at: float
+
+
+class _Openings:
+    """When windows open, as far as the answers tell: an interval that holds the present one's opening.
+
+    Windows follow each other at a fixed distance, or else each opens with the first request after the last one
+    is over (`on_demand`); then an opening is only ever known from having seen it.
+    """
+
+    def __init__(self, length: float) -> None:
+        self.length = length
+        self.earliest = -math.inf
+        self.latest = math.inf
+        self.led = False  # the present window was taken for open before `latest`
+        self._lead = 0.0
+        self._on_demand = False
+
+    def next(self) -> float:
+        """Return when to take the next window for open."""
+        return self.latest + self.length - self._lead
+
+    def hurry(self) -> None:
+        """Try the next window in the middle of the doubt about its opening: no later than half as late as now."""
+        doubt = self.latest - self.earliest
+        self._lead = doubt / 2 if doubt > _DOUBT * self.length else 0.0
+
+    def turn(self, now: float) -> None:
+        """Move on to the window that is taken for open."""
+        self.led = now < self.latest + self.length
+        self._shift(max(1.0, (now - self.latest) // self.length))
+
+    def answered(self, sent_at: float, received_at: float) -> None:
+        """Take in an answer; the first of all tells that some window was open."""
+        if self.latest == math.inf:
+            self.earliest, self.latest = sent_at - self.length, received_at
+
+    def opened(self, after: float, word: _Word, limit: int, turned: bool) -> bool:
+        """Take in that a window opened after some moment and before an answer.
+
+        :param after: when the window before was still on.
+        :param word: the first answer from the new window.
+        :param limit: requests per window.
+        :param turned: it is the window already taken for open, not the next one.
+        :return: False if none can have opened.
+        """
+        if turned and word.received_at > self.latest + self.length / 4:
+            turned = False  # that one was used up by others before the first request of mine
+        if not turned:
+            if word.received_at < self.earliest + 0.9 * self.length:
+                return False
+            self._shift(1)
+        if after > self.latest:
+            self._on_demand = True  # later than a fixed distance allows
+        earliest, latest = max(self.earliest, after), min(self.latest, word.received_at)
+        if self._on_demand:
+            latest = word.received_at
+            if word.left == limit - 1:
+                earliest = max(earliest, word.sent_at)  # it opened with this request
+        if earliest > latest:  # what we believed is wrong
+            earliest, latest = max(after, word.received_at - self.length), word.received_at
+        self.earliest, self.latest = earliest, latest
+        return True
+
+    def refused(self, word: _Word, retry_after: float, turned: bool) -> bool:
+        """Take in a refusal that tells when the next window opens, in whole seconds rounded up.
+
+        :return: False if the window taken for open is not: the one before is still on.
+        """
+        lower = max(word.sent_at, word.sent_at + retry_after - 1)
+        upper = word.received_at + retry_after
+        here = lower <= self.latest <= upper
+        following = lower <= self.latest + self.length <= upper
+        early = turned and (here or (not following and upper < self.latest + self.length / 2))
+        if early:
+            self._on_demand = self._on_demand or word.sent_at > self.latest
+            self.take_back()
+        if not lower <= self.latest + self.length <= upper:
+            self.latest = upper - self.length
+        if self.earliest + self.length > upper:
+            self.earliest = -math.inf
+        self.earliest = min(self.latest, max(self.earliest, lower - self.length))
+        self._lead = 0.0
+        return not early
+
+    def take_back(self) -> None:
+        """Take back the last turn: the window before is still on."""
+        self._shift(-1)
+
+    def _shift(self, windows: float) -> None:
+        self.latest += windows * self.length + _DRIFT * self.length
+        self.earliest += windows * self.length - _DRIFT * self.length
+        self._lead = 0.0
 
 
 class RateWindow:
     """One account's rate window as seen by one process; its threads share one object.
 
-    Call :meth:`acquire` before each request, then exactly one of :meth:`observe` (an answer came, whatever
+    Call :meth:`acquire` before each request and then exactly one of :meth:`observe` (an answer came, whatever
     its status) and :meth:`abandon` (none came).
 
-    :param limit: requests per window until the server says otherwise.
-    :param length: seconds per window. The server never tells; 15 is documented at
+    :param limit: requests per window until the server tells otherwise.
+    :param length: seconds per window; the server does not tell. Both defaults are documented at
         https://docs.volubile.ai/api-reference/rate-limiting.
     :param reserve: requests per window that background work leaves to the foreground.
     :param clock: monotonic seconds.
-    :param sleep: how to wait, for a test with a clock of its own; by default a waiting thread wakes as soon
-        as another thread's answer changes its prospects.
-    :param rng: spreads the requests of several clients.
+    :param sleep: how a thread waits, for tests with a clock of their own. By default it waits so that an answer
+        to another thread wakes it.
+    :param rng: spreads the requests of several clients in time.
     """
 
     def __init__(
@@ -74,34 +179,26 @@ class RateWindow:
         self._rng = rng or random.Random()
         self._changed = threading.Condition(threading.Lock())
         self._waiting = 0
-        # The present window
-        self._opened: float | None = None  # at the latest; None: nothing known
-        self._not_before = -math.inf  # it opened at the earliest
-        self._confirmed = False  # an answer has shown that it is a window of its own
-        self._before = 0  # what was left of the window before it
-        self._left: int | None = None  # the lowest remainder told in it; None: nobody asked yet
-        self._left_at = -math.inf  # when that was told
-        self._heard_from = -math.inf  # answers to requests sent earlier may tell of the window before
-        self._lost = 0  # requests without an answer: counted by the server or not
-        self._first = 0  # the first remainder told in it
-        self._mine = 0  # answers of mine after that
-        # Across windows
-        self._in_flight = 0
-        self._past_mine = 0.0
-        self._past_others = 0.0
-        self._drift = _DRIFT
-        self._refusals = 0  # 429 in a row
-        self._refused_at = -math.inf
-        self._closed_until = -math.inf
-        self._next_send = -math.inf
-        self._last_send = -math.inf
 
-    # What the clients call
+        self._openings = _Openings(length)
+        self._told: _Word | None = None  # the last that the server told of what is left
+        self._in_flight = 0
+        self._last_send = self._next_send = self._closed_until = -math.inf
+        self._past_mine = self._past_others = 0.0  # requests in the windows before, the older the lighter
+        # The present window
+        self._turned_at = -math.inf  # answers to requests sent earlier may tell of the window before
+        self._certain = True  # and not perhaps still the window before
+        self._left: int | None = None  # None: unknown, one request is to find out
+        self._first = 0  # what was left at the first answer
+        self._mine = 0  # requests of mine that ended after it
+        self._lost = 0  # those without an answer: the server may count them late
+
+    # Called around each request
 
     def acquire(self, *, background: bool = False) -> None:
         """Wait until one request may be sent, and count it as sent.
 
-        :param background: leave the reserve to the foreground (polling does).
+        :param background: leave the reserve to the foreground.
         """
         with self._changed:
             while (wait := self._wait(self._clock(), background)) > 0:
@@ -112,33 +209,33 @@ class RateWindow:
         """Learn from the answer to an acquired request.
 
         :param status: HTTP status.
-        :param headers: the answer's headers.
-        :param sent_at: when the request was sent, in the clock's seconds.
-        :param received_at: when its answer came.
+        :param headers: the answer's headers; absent or senseless ones are done without.
+        :param sent_at: when the request was sent, in seconds of the clock.
+        :param received_at: when the answer came.
         """
+        limit, left = _count(headers, "X-RateLimit-Limit"), _count(headers, "X-RateLimit-Remaining")
         with self._changed:
-            self._in_flight = max(0, self._in_flight - 1)
+            self._ended()
             self._turn(received_at)
-            self._mine += 1
-            limit, left = _count(headers, "X-RateLimit-Limit"), _count(headers, "X-RateLimit-Remaining")
+            self._openings.answered(sent_at, received_at)
             self._limit = limit or self._limit
+            if sent_at < self._turned_at:
+                return
             if status == 429:
-                self._refused(_retry_after(headers), sent_at, received_at)
+                self._refused(left, _retry_after(headers), _Word(-1, sent_at, received_at))
+            elif left is None or left > self._limit:
+                self._certain = True
+                self._left = max(0, (self._limit if self._left is None else self._left) - 1)
             else:
-                self._refusals = 0
-                self._told(left if left is not None and left <= self._limit else None, sent_at, received_at)
-            if self._waiting:
-                self._changed.notify_all()
+                self._accepted(_Word(left, sent_at, received_at))
 
     def abandon(self) -> None:
         """Count an acquired request that got no answer as spent until the next window."""
         with self._changed:
-            self._in_flight = max(0, self._in_flight - 1)
+            self._ended()
             self._lost += 1
-            if self._waiting:
-                self._changed.notify_all()
 
-    # What others may look at
+    # For those who want to know
 
     @property
     def limit(self) -> int:
@@ -152,147 +249,143 @@ class RateWindow:
 
     @property
     def remaining(self) -> int | None:
-        """What the present window has left by the last answer; None before its first answer."""
+        """What the present window had left at the last answer; None before its first answer."""
         with self._changed:
             self._turn(self._clock())
             return self._left
 
     @property
     def seconds_until_open(self) -> float:
-        """Seconds until the next request may be sent; 0.0 while the window is open."""
+        """Seconds to wait for the next window; 0.0 while this one lets requests through."""
         with self._changed:
             return max(0.0, self._closed_until - self._clock())
 
-    # The rule; every method below runs under the lock
+    @property
+    def interval(self) -> float:
+        """Seconds between requests at the present competition; 0.0 when this process is alone."""
+        with self._changed:
+            return self._interval(self._cost())
+
+    # The rule. Everything below runs under the lock
 
     def _wait(self, now: float, background: bool) -> float:
         """Return 0 if one request may go now, else the seconds after which to ask again."""
         self._turn(now)
-        self._closed_until = min(self._closed_until, now + self._length * 1.1)  # a clock may jump
         hold = max(self._closed_until, self._next_send) - now
         if hold > 0:
-            return hold
+            return min(hold, self._length)
         cost = self._cost()
         if self._left is None:
-            patience = self._last_send + self._length / 20 - now
-            if self._in_flight and patience > 0:  # one request finds out
-                return patience
+            patience = self._last_send + _PATIENCE * self._length - now
+            if self._in_flight and patience > 0:
+                return patience  # an answer will tell what is left
         else:
-            spare = self._left - self._lost - cost * (self._in_flight + 1)
+            spare = self._left - self._lost - math.ceil(cost * (self._in_flight + 1))
+            if spare < 0 and self._in_flight:
+                return _PATIENCE * self._length  # an answer will tell
             if spare < 0:
-                if self._in_flight:
-                    return self._length / 20  # its answer will tell
-                self._closed_until = self._next_opening(now)
+                self._spent(now, cost)
                 return self._closed_until - now
             if background and spare < self._reserve:
-                return max(self._next_opening(now) - now, self._length / 20)
+                return self._openings.next() - now
         self._last_send = now
         if cost > 1:
             self._next_send = now + self._interval(cost) * self._rng.uniform(0.5, 1.5)
         return 0
 
     def _cost(self) -> float:
-        """Return how far the remainder falls for each request of mine."""
-        others = self._past_others + self._others()
-        mine = self._past_mine + self._mine
-        return 1 + others / mine if others >= 1 and mine else 1.0
+        """Return by how much the remainder falls for each request of mine."""
+        mine, others = self._past_mine + self._mine, self._past_others + self._others()
+        cost = 1 + others / mine if mine else 1.0
+        return cost if cost > _ALONE else 1.0
 
     def _others(self) -> int:
-        """Return how many requests others surely sent between my first answer in this window and my last."""
-        return (
-            max(0, self._first - self._left - self._mine - self._in_flight) if self._left is not None else 0
-        )
+        """Return how many requests others surely sent in this window after my first answer."""
+        return 0 if self._left is None else max(0, self._first - self._left - self._mine - self._in_flight)
 
     def _interval(self, cost: float) -> float:
         return _SPREAD * self._length / self._limit * math.sqrt(cost) if cost > 1 else 0.0
 
-    def _next_opening(self, now: float) -> float:
-        """Return when to send again after this window is spent."""
-        if self._opened is None:
-            return now + self._length
-        if self._confirmed:
-            return self._opened + self._length
-        # Perhaps the window before is still on: ask again soon, and less often each time.
-        self._refusals += 1
-        return min(now + self._backoff(), self._opened + self._length)
+    def _spent(self, now: float, cost: float) -> None:
+        """Close until the next window."""
+        if not self._certain:
+            self._find_out(now)
+            return
+        if cost == 1:
+            self._openings.hurry()  # nobody else's request can be in the way
+        self._closed_until = self._openings.next()
 
-    def _backoff(self) -> float:
-        return self._length * min(1.0, _PATIENCE * 2.0**self._refusals) * self._rng.uniform(0.75, 1.25)
+    def _find_out(self, now: float) -> None:
+        """Ask a little later whether this is still the window before."""
+        self._left = None
+        self._closed_until = now + _PROBE * self._length * self._rng.uniform(0.75, 1.25)
 
     def _turn(self, now: float) -> None:
-        """Begin a new window if the present one is over."""
-        if self._opened is None or now < self._opened + self._length:
-            return
-        passed = int((now - self._opened) // self._length) * self._length
-        self._before = 0 if self._left is None else self._left
-        self._begin(self._opened + passed, self._not_before + passed)
-        self._confirmed = False
-        self._next_send = self._opened + self._interval(self._cost()) * self._rng.random()
+        """Take the next window for open when it is time."""
+        if now >= self._openings.next():
+            self._openings.turn(now)
+            self._begin(now)
+            self._certain = False
+            self._next_send = now + self._interval(self._cost()) * self._rng.random()
 
-    def _begin(self, opened: float, not_before: float) -> None:
-        self._past_others = self._past_others / 2 + self._others()
-        self._past_mine = self._past_mine / 2 + self._mine
-        self._opened, self._not_before, self._heard_from = opened, not_before, opened
-        self._left = None
-        self._lost = self._mine = 0
-        self._closed_until = -math.inf
+    def _begin(self, now: float) -> None:
+        """Begin to count anew."""
+        self._past_mine = (self._past_mine + self._mine) / 2
+        self._past_others = (self._past_others + self._others()) / 2
+        self._left, self._mine, self._lost, self._turned_at = None, 0, 0, now
 
-    def _told(self, left: int | None, sent_at: float, received_at: float) -> None:
-        """Take in the remainder of an answer that was no refusal; None if it told none that makes sense."""
-        if self._opened is None:
-            self._opened, self._not_before, self._confirmed = received_at, sent_at - self._length, True
-        if sent_at < self._heard_from:
-            return
+    def _ended(self) -> None:
+        self._in_flight = max(0, self._in_flight - 1)
+        self._mine += 1
+        if self._waiting:
+            self._changed.notify_all()
+
+    def _accepted(self, word: _Word) -> None:
+        """Take in what an answer tells that was no refusal."""
+        told = self._told
+        if told and word.left >= told.left and word.sent_at > told.received_at:
+            # It did not fall, and not only because an older answer came late
+            if self._openings.opened(told.sent_at, word, self._limit, not self._certain):
+                if self._certain:
+                    self._begin(word.received_at)
+                self._certain = True
+                self._closed_until = -math.inf
+            elif self._left is not None:
+                word = word._replace(left=max(0, self._left - 1))  # not to be trusted: count ourselves
         if self._left is None:
-            self._first_told(self._limit - 1 if left is None else left, received_at)
-        elif left is None:
-            self._left -= 1
-        elif left < self._left:
-            self._left, self._left_at = left, received_at
-        elif sent_at > self._left_at:  # up, and not only because an older answer came late
-            if received_at - self._not_before < 0.9 * self._length:
-                self._left -= 1  # no two windows open that soon: the header is not to be trusted
-                return
-            if not self._confirmed:
-                self._drift = max(self._drift, min(0.5, (received_at - self._opened) / self._length))
-            self._before = 0
-            self._begin(received_at, self._left_at)
-            self._first_told(left, received_at)
+            self._left = self._first = word.left
+            self._mine = 0
+            if self._limit - word.left > 2 * self._cost():
+                self._openings.hurry()  # the others began two rounds ago
+        if word.left <= self._left:
+            self._left, self._told = word.left, word
 
-    def _first_told(self, left: int, received_at: float) -> None:
-        """Take in the first remainder told in this window."""
-        assert self._opened is not None  # noqa: S101
-        self._left, self._left_at, self._first, self._mine = left, received_at, left, 0
-        self._confirmed = self._confirmed or left >= self._before
-        if not self._confirmed:
+    def _refused(self, left: int | None, retry_after: float | None, word: _Word) -> None:
+        """Take in a 429."""
+        told, now = self._told, word.received_at
+        if told and told.left < 0 and word.sent_at < told.received_at:
+            return  # one of several that were in flight
+        if retry_after is not None and not 0 < retry_after <= self._length + 1:
+            retry_after = None
+        if left:  # not for want of room in the window
+            self._closed_until = now + (retry_after or _PROBE * self._length)
             return
-        self._opened = min(received_at, self._opened + self._drift * self._length)
-        self._drift = max(_DRIFT, self._drift * 0.98)
-        cost = self._cost()
-        late = ((self._limit - left) / cost - 2) * self._interval(cost)
-        if late > 0:  # the others began without me
-            self._opened = max(self._not_before, self._opened - late / 2)
-
-    def _refused(self, retry_after: float | None, sent_at: float, received_at: float) -> None:
-        """Take in a 429: the window is spent."""
-        if sent_at < self._refused_at:
-            return  # one of several in flight
-        self._refused_at = received_at
-        self._left, self._left_at = 0, received_at
-        self._refusals += 1
-        known = self._opened is not None and (self._confirmed or retry_after is not None)
-        opened = received_at if self._opened is None else self._opened
-        opening = opened + self._length
-        if retry_after is not None and 0 <= retry_after <= self._length + 1:
-            # Whole seconds, rounded up
-            opening = min(max(opening, sent_at + retry_after - 1), received_at + retry_after)
-            known = True
-        if opening - opened < self._length / 2 and self._opened is not None:
-            self._drift = min(0.5, max(self._drift, (opening - opened) / self._length))
-        self._opened = opening - self._length
-        self._not_before = max(self._not_before, sent_at - self._length)
-        wait = received_at + self._backoff()
-        self._closed_until = max(opening, wait) if known else wait
+        self._told = word
+        first, begun = self._left is None, True
+        if retry_after is not None:
+            begun = self._openings.refused(word, retry_after, not self._certain)
+        elif not self._certain and self._openings.led:
+            self._openings.take_back()
+            begun = False
+        elif not self._certain or told is None:
+            self._find_out(now)
+            return
+        if begun and first and told:
+            self._openings.hurry()  # the others have been here before me
+        if first:
+            self._first = 0
+        self._left = 0
+        self._closed_until = max(self._openings.next(), now + self._length / 50)
 
     def _pause(self, seconds: float) -> None:
         """Wait without the lock."""
@@ -310,21 +403,21 @@ class RateWindow:
 
 def _count(headers: Mapping[str, str], name: str) -> int | None:
     """Read a header that counts requests; None if it is absent or no whole number."""
-    text = headers.get(name) or headers.get(name.lower(), "")
-    return int(text) if text.isascii() and text.isdecimal() else None
+    text = headers.get(name) or headers.get(name.lower()) or ""
+    return int(text) if text.isascii() and text.isdigit() else None
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read `Retry-After`, seconds or a date, as seconds from now; None if it is absent or odd."""
+    """Read `Retry-After`, seconds or a date, as seconds from now; None if it is absent or neither."""
     text = headers.get("Retry-After") or headers.get("retry-after") or ""
     try:
         return float(text)
     except ValueError:
         pass
     try:
-        until = parsedate_to_datetime(text).timestamp()
         date = headers.get("Date") or headers.get("date")
-        return until - (parsedate_to_datetime(date).timestamp() if date else time.time())
+        now = parsedate_to_datetime(date).timestamp() if date else time.time()
+        return parsedate_to_datetime(text).timestamp() - now
     except ValueError:
         return None
 
@@ -336,23 +429,24 @@ _windows_lock = threading.Lock()
 def shared_window(
     account_key: str, *, limit: int = LIMIT, length: float = LENGTH, reserve: int = RESERVE
 ) -> RateWindow:
-    """Return this process's one window of an account, made at the first call.
+    """Return this process's one window of an account; it is made at the first call.
 
-    :param account_key: what tells accounts apart; no secret.
-    :param limit: see :class:`RateWindow`; used at the first call only, as are the others.
+    :param account_key: what tells accounts apart. Give no secret.
+    :param limit: as for :class:`RateWindow`; like the others it counts at the first call only.
     :param length: seconds per window.
-    :param reserve: requests per window that background work leaves.
+    :param reserve: requests per window that background work leaves to the foreground.
     """
     with _windows_lock:
-        return _windows.setdefault(account_key, RateWindow(limit=limit, length=length, reserve=reserve))
+        if account_key not in _windows:
+            _windows[account_key] = RateWindow(limit=limit, length=length, reserve=reserve)
+        return _windows[account_key]
 
 
 def _forget() -> None:
-    """Start anew in a forked child: its parent's threads and locks are not there."""
+    """Begin anew in a forked child: the threads that held the locks and sent the requests are not there."""
     global _windows_lock
     _windows_lock = threading.Lock()
     _windows.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_forget)
