@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from urllib.parse import urlsplit
 
@@ -21,12 +20,18 @@ DIALLING = [
 ]
 
 
+def raw_request(simulator: Simulator, path: str) -> socket.socket:
+    """Send a request over a bare socket, and return that without waiting for an answer."""
+    address = urlsplit(simulator.url)
+    connection = socket.create_connection((address.hostname or "", address.port or 0), timeout=30)
+    head = f"GET {path} HTTP/1.1\r\nHost: simulator\r\nX-Api-Key: {simulator.primary_key}\r\n\r\n"
+    connection.sendall(head.encode())
+    return connection
+
+
 def raw_exchange(simulator: Simulator, path: str) -> bytes | None:
     """Send a request over a bare socket; return all that comes back, or None if the connection is reset."""
-    address = urlsplit(simulator.url)
-    with socket.create_connection((address.hostname or "", address.port or 0), timeout=30) as connection:
-        head = f"GET {path} HTTP/1.1\r\nHost: simulator\r\nX-Api-Key: {simulator.primary_key}\r\n\r\n"
-        connection.sendall(head.encode())
+    with raw_request(simulator, path) as connection:
         received = b""
         try:
             while piece := connection.recv(65536):
@@ -113,10 +118,9 @@ def test_any_fault_can_take_its_time(simulator: Simulator, api: RawApi, accept: 
 
 def test_a_delay_holds_up_nobody_else(simulator: Simulator, api: RawApi) -> None:
     simulator.fault("listCalls", "delay", seconds=60)
-    slow = threading.Thread(target=lambda: raw_exchange(simulator, "/v1/calls"), daemon=True)
-    slow.start()
-    simulator.wait_until(lambda: simulator.faults()[0]["applied"] == 1)
-    assert api("GET", "/v1/agents", timeout=20).status_code == 200
+    with raw_request(simulator, "/v1/calls"):
+        simulator.wait_until(lambda: simulator.faults()[0]["applied"] == 1)
+        assert api("GET", "/v1/agents", timeout=20).status_code == 200
 
 
 def test_a_storm_of_429(simulator: Simulator, api: RawApi) -> None:
