@@ -1,0 +1,112 @@
+"""The site builds without a warning, shows every example that the suite runs, and describes everything public."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pickle
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from docutils import nodes
+
+from airflow_provider_volubile.get_provider_info import get_provider_info
+
+from .blocks import ROOT, pages, read_page
+
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A build.
+
+    :param complaints: what Sphinx had to say.
+    """
+
+    folder: Path
+    status: int
+    complaints: str
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-d", folder / "doctrees"]
+    result = subprocess.run([*command, ROOT / "docs", folder / "html"], capture_output=True, text=True, check=False)
+    return Site(folder, result.returncode, result.stderr)
+
+
+def test_site_builds_without_a_warning(site: Site) -> None:
+    assert site.complaints == ""
+    assert site.status == 0
+
+
+def test_every_block_that_is_shown_is_run_or_marked(site: Site) -> None:
+    """What Sphinx takes for code is what the runner has found; docstrings are shown in the reference."""
+    shown: Counter[str] = Counter()
+    for page in (site.folder / "doctrees").rglob("*.doctree"):
+        document = pickle.loads(page.read_bytes())
+        for node in document.findall(lambda node: isinstance(node, nodes.literal_block | nodes.doctest_block)):
+            included = "source" in node.attributes
+            from_docstring = "docstring of" in str(node.source)
+            if not included and not from_docstring:
+                name = page.relative_to(site.folder / "doctrees").with_suffix(".rst")
+                shown[str(Path("docs") / name)] += 1
+    found = Counter({str(page.relative_to(ROOT)): len(read_page(page)) for page in pages() if page.suffix == ".rst"})
+    assert shown == +found
+
+
+def public_classes() -> Iterator[tuple[str, str]]:
+    """Kind and full name of every operator, sensor, trigger, hook and notifier that people can put in a Dag."""
+    info = get_provider_info()
+    for kind in ("operators", "sensors", "triggers", "hooks", "notifications"):
+        listed = info.get(kind, [])
+        assert isinstance(listed, list)
+        modules = [entry for entry in listed if isinstance(entry, str)]
+        modules += [module for entry in listed if isinstance(entry, dict) for module in entry["python-modules"]]
+        for module in modules:
+            name, _, attribute = module.rpartition(".")
+            if attribute[:1].isupper():
+                yield kind, module
+                continue
+            for name, value in vars(importlib.import_module(module)).items():
+                if inspect.isclass(value) and value.__module__ == module and name.startswith("Volubile"):
+                    yield kind, f"{module}.{name}"
+
+
+PUBLIC = sorted(set(public_classes()))
+
+
+def test_reference_describes_everything_public(site: Site) -> None:
+    described = "".join(page.read_text("utf-8") for page in (site.folder / "html" / "reference").glob("*.html"))
+    assert [name for _, name in PUBLIC if f'id="{name}"' not in described] == []
+
+
+@pytest.mark.parametrize("name", [name.rpartition(".")[2] for _, name in PUBLIC])
+def test_readme_names_everything_public(name: str) -> None:
+    assert f"`{name}" in README
+
+
+def test_readme_names_nothing_that_is_not_there() -> None:
+    known = {name.rpartition(".")[2] for _, name in PUBLIC}
+    assert set(re.findall(r"`(Volubile\w+)", README)) <= known
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")), ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text("utf-8"))
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_make_knows_every_target_that_is_named(page: Path) -> None:
+    known = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    named = set(re.findall(r"(?:`|\$ )make ([a-z]+)", page.read_text("utf-8")))
+    assert named <= known
