@@ -134,7 +134,7 @@ def spoil(spec: FaultSpec, answer: Response) -> Response:
     headers = {name: value for name, value in answer.headers.items() if name not in ("content-length", "content-type")}
     match spec.kind:
         case "drop" | "reset":
-            return _Hangup(reset=spec.kind == "reset")
+            return Hangup(reset=spec.kind == "reset")
         case "redirect":
             return Response(status_code=spec.status or 302, headers=headers | {"Location": spec.location or ""})
         case "malformed":
@@ -158,7 +158,7 @@ async def _endless_json(size: int) -> AsyncIterator[bytes]:
     yield b'"}'
 
 
-class _Hangup(Response):
+class Hangup(Response):
     """Closes the connection without a word: as if the server, or something on the way, had died."""
 
     def __init__(self, *, reset: bool) -> None:

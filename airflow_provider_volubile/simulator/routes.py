@@ -12,7 +12,7 @@ from starlette.responses import Response
 from airflow_provider_volubile.simulator import agent_routes, bodies, call_routes, campaign_routes
 from airflow_provider_volubile.simulator.auth import SCOPES, Credential
 from airflow_provider_volubile.simulator.config import Config
-from airflow_provider_volubile.simulator.faults import FaultSpec, spoil
+from airflow_provider_volubile.simulator.faults import FaultSpec, Hangup, spoil
 from airflow_provider_volubile.simulator.incoming import Incoming, Refused, json_response, parse
 from airflow_provider_volubile.simulator.logs import RequestEntry
 from airflow_provider_volubile.simulator.render import to_json
@@ -102,10 +102,10 @@ def endpoint(state: State, operation: Operation) -> Callable[[Request], Awaitabl
         except Refused as refusal:
             answer = error_response(refusal, state.config)
         else:
-            if state.config.latency:
-                await asyncio.sleep(state.config.latency)
-            spec = state.faults.draw(operation.id)
-            answer = _handle(operation, incoming) if spec is None else await _faulty(operation, incoming, spec, entry)
+            try:
+                answer = await _answer(operation, incoming, entry)
+            except _OvertakenError:
+                return Hangup(reset=False)
         answer.headers.update(rate_headers)
         entry.status = None if entry.fault in ("drop", "reset") else answer.status_code
         return answer
@@ -156,6 +156,14 @@ def _admit(state: State, operation: Operation, credential: Credential, in_window
             raise Refused(403, f"The token lacks the scope {operation.scope}")
 
 
+async def _answer(operation: Operation, incoming: Incoming, entry: RequestEntry) -> Response:
+    state = incoming.state
+    if state.config.latency:
+        await _pause(state, state.config.latency)
+    spec = state.faults.draw(operation.id)
+    return _handle(operation, incoming) if spec is None else await _faulty(operation, incoming, spec, entry)
+
+
 def _handle(operation: Operation, incoming: Incoming) -> Response:
     state = incoming.state
     state.engine.run()
@@ -171,7 +179,7 @@ async def _faulty(operation: Operation, incoming: Incoming, spec: FaultSpec, ent
     entry.fault = spec.kind
     answer = _handle(operation, incoming) if spec.accept else Response()
     if spec.kind != "rate_limit":
-        await asyncio.sleep(spec.seconds or 0)
+        await _pause(state, spec.seconds or 0)
     if spec.kind == "delay" and not spec.accept:
         answer = _handle(operation, incoming)
     if incoming.submission is not None:
@@ -184,3 +192,14 @@ async def _faulty(operation: Operation, incoming: Incoming, spec: FaultSpec, ent
             return error_response(refusal, state.config)
         case _:
             return spoil(spec, answer)
+
+
+class _OvertakenError(Exception):
+    """The simulator was reset while a request waited: it belongs to a world that is gone, and may dial nobody."""
+
+
+async def _pause(state: State, seconds: float) -> None:
+    engine = state.engine
+    await asyncio.sleep(seconds)
+    if state.engine is not engine:
+        raise _OvertakenError

@@ -49,8 +49,8 @@ def test_duration_is_in_telephone_seconds(frozen: Simulator, api: RawApi) -> Non
 @pytest.mark.parametrize("speed", [0, 1])
 def test_what_an_advance_jumps_over_happened_when_it_was_made(simulator: Simulator, api: RawApi, speed: float) -> None:
     simulator.configure(speed=speed)
-    api.ok("POST", "/v1/campaigns", campaign_body(30))
     before = datetime.now(UTC)
+    api.ok("POST", "/v1/campaigns", campaign_body(30))
     simulator.advance(3600)
     after = datetime.now(UTC)
     entries = simulator.ledger()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
+from datetime import datetime
 from urllib.parse import urlsplit
 
 import pytest
@@ -20,12 +22,16 @@ DIALLING = [
 ]
 
 
-def raw_request(simulator: Simulator, path: str) -> socket.socket:
+def raw_request(simulator: Simulator, path: str, body: object = None) -> socket.socket:
     """Send a request over a bare socket, and return that without waiting for an answer."""
+    method, content = ("GET", b"") if body is None else ("POST", json.dumps(body).encode())
     address = urlsplit(simulator.url)
     connection = socket.create_connection((address.hostname or "", address.port or 0), timeout=30)
-    head = f"GET {path} HTTP/1.1\r\nHost: simulator\r\nX-Api-Key: {simulator.primary_key}\r\n\r\n"
-    connection.sendall(head.encode())
+    head = (
+        f"{method} {path} HTTP/1.1\r\nHost: simulator\r\nX-Api-Key: {simulator.primary_key}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    connection.sendall(head.encode() + content)
     return connection
 
 
@@ -90,18 +96,28 @@ def test_status(simulator: Simulator, api: RawApi, status: int, accept: bool) ->
 
 
 def test_a_late_answer_has_taken_effect_before(simulator: Simulator, api: RawApi) -> None:
-    simulator.fault("createCall", "delay", seconds=30, accept=True)
+    simulator.fault("createCall", "delay", seconds=600, accept=True)
     with pytest.raises(requests.Timeout):
         api("POST", "/v1/calls", call_body(), timeout=0.5)
-    assert len(simulator.ledger()) == 1
+    simulator.wait_until(lambda: len(simulator.ledger()) == 1)
 
 
 def test_a_late_request_takes_effect_after_the_client_has_gone(simulator: Simulator, api: RawApi) -> None:
-    simulator.fault("createCall", "delay", seconds=1.5)
+    simulator.fault("createCall", "delay", seconds=2)
     with pytest.raises(requests.Timeout):
-        api("POST", "/v1/calls", call_body(), timeout=0.3)
-    assert simulator.ledger() == []
+        api("POST", "/v1/calls", call_body(), timeout=0.1)
     simulator.wait_until(lambda: len(simulator.ledger()) == 1)
+    arrived, accepted = simulator.requests()[0]["wall"], simulator.submissions()[0]["wall"]
+    assert datetime.fromisoformat(accepted).timestamp() - arrived >= 2
+
+
+def test_a_request_that_a_reset_overtakes_dials_nobody(simulator: Simulator) -> None:
+    simulator.fault("createCall", "delay", seconds=1)
+    with raw_request(simulator, "/v1/calls", call_body()) as connection:
+        simulator.wait_until(lambda: simulator.faults()[0]["applied"] == 1)
+        simulator.reset()
+        assert connection.recv(1) == b"", "closed without an answer"
+    assert simulator.ledger() == []
 
 
 @pytest.mark.parametrize("accept", [False, True])
@@ -110,9 +126,10 @@ def test_any_fault_can_take_its_time(simulator: Simulator, api: RawApi, accept: 
     before = time.monotonic()
     assert api("POST", "/v1/calls", call_body()).status_code == 504
     assert time.monotonic() - before >= 0.3
-    simulator.fault("createCall", "reset", seconds=60, accept=accept)
+    simulator.fault("createCall", "reset", seconds=600, accept=accept)
     with pytest.raises(requests.Timeout):
         api("POST", "/v1/calls", call_body(), timeout=0.3)
+    simulator.wait_until(lambda: simulator.faults()[1]["applied"] == 1)
     assert len(simulator.ledger()) == (2 if accept else 0)
 
 
