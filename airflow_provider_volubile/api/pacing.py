@@ -96,13 +96,12 @@ class _Openings:
         :param turned: it is the window already taken for open, not the next one.
         :return: False if none can have opened.
         """
-        if turned and word.received_at > self.latest + self.length / 4:
-            turned = False  # that one was used up by others before the first request of mine
-        if not turned:
-            if word.received_at < self.earliest + 0.9 * self.length:
-                return False
-            self._shift(1)
-        if after > self.latest:
+        another = word.received_at > self.earliest + 0.9 * self.length
+        if not turned and not another:
+            return False
+        if not turned or (another and word.received_at > self.latest + self.length / 4):
+            self._shift(1)  # others may have used up the window taken for open before I came
+        if after >= self.latest:
             self._on_demand = True  # later than a fixed distance allows
         earliest, latest = max(self.earliest, after), min(self.latest, word.received_at)
         if self._on_demand:
@@ -125,7 +124,7 @@ class _Openings:
         following = lower <= self.latest + self.length <= upper
         early = turned and (here or (not following and upper < self.latest + self.length / 2))
         if early:
-            self._on_demand = self._on_demand or word.sent_at > self.latest
+            self._on_demand = self._on_demand or word.sent_at >= self.latest
             self.take_back()
         if not lower <= self.latest + self.length <= upper:
             self.latest = upper - self.length
