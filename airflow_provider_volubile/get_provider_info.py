@@ -55,18 +55,20 @@ def get_provider_info() -> dict[str, object]:
                 "hook-class-name": "airflow_provider_volubile.hooks.volubile.VolubileHook",
                 "hook-name": "Volubile",
                 "ui-field-behaviour": {
-                    "hidden-fields": ["login", "port", "schema", "extra"],
+                    # Not the port: up to Airflow 3.3.2 the test button refuses a connection without one.
+                    "hidden-fields": ["login", "schema", "extra"],
                     "relabeling": {"host": "API address", "password": "Primary API key"},
                     "placeholders": {
                         "host": "https://api.eu.volubile.ai",
-                        "password": "One of the account's two keys",
+                        "port": "443",
+                        "password": "From eu.volubile.ai/integrations/api",
                     },
                 },
                 "conn-fields": {
                     "secondary_api_key": {
                         "label": "Secondary API key",
                         "description": (
-                            "The account's other key. It is used when the primary one is refused, "
+                            "The account's other key. It takes over when the primary one is refused, "
                             "so that keys can be replaced without downtime."
                         ),
                         "schema": {"type": ["string", "null"], "format": "password"},
@@ -75,7 +77,7 @@ def get_provider_info() -> dict[str, object]:
                         "label": "Authentication",
                         "description": (
                             "api_key sends a key with every request. bearer exchanges it for short-lived tokens, "
-                            "each with no more than the scope its operation needs."
+                            "each with no more than the scope that its operation needs."
                         ),
                         "schema": {
                             "type": ["string", "null"],
@@ -85,7 +87,7 @@ def get_provider_info() -> dict[str, object]:
                     },
                     "timeout": {
                         "label": "Timeout (seconds)",
-                        "description": "How long to wait for an answer to begin, and for each next part of it.",
+                        "description": "How long to wait for a connection, for an answer to begin, and for each next part of it.",
                         "schema": {"type": ["number", "null"], "default": 30, "exclusiveMinimum": 0, "maximum": 600},
                     },
                 },

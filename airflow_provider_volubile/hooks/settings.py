@@ -108,11 +108,12 @@ def _base_url(connection: Connection) -> str:
         host = f"{scheme}://[{host}]" if host.count(":") > 1 and host[0] != "[" else f"{scheme}://{host}"
     base = check_base_url(host)
     parts = urlsplit(base)
-    if connection.port and parts.port not in (None, connection.port):
-        raise VolubileInputError(f"the host names port {parts.port} and the port field {connection.port}: drop one.")
-    if connection.port and parts.port is None:
-        base = parts._replace(netloc=f"{parts.netloc}:{connection.port}").geturl()
-    return base
+    port = parts.port or connection.port
+    if connection.port not in (None, 0, port):
+        raise VolubileInputError(f"the host names port {port} and the port field {connection.port}: drop one.")
+    name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    is_usual = port in (None, 0, {"https": 443, "http": 80}[parts.scheme])
+    return parts._replace(netloc=f"{name}" if is_usual else f"{name}:{port}").geturl()
 
 
 def _timeout(value: Any) -> float:

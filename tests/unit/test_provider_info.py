@@ -105,7 +105,7 @@ def test_the_form_has_the_fields_that_the_hook_reads_and_their_defaults() -> Non
     assert fields["secondary_api_key"]["schema"]["format"] == "password"
     assert all(field["label"] and field["description"] for field in fields.values())
     assert form["ui-field-behaviour"]["placeholders"]["host"] == DEFAULT_HOST
-    assert set(form["ui-field-behaviour"]["hidden-fields"]) >= {"login", "port", "schema", "extra"}
+    assert set(form["ui-field-behaviour"]["hidden-fields"]) >= {"login", "schema", "extra"}
     hook_module, _, hook_class = form["hook-class-name"].rpartition(".")
     assert getattr(importlib.import_module(hook_module), hook_class) is VolubileHook
     assert (VolubileHook.conn_type, VolubileHook.hook_name) == (form["connection-type"], form["hook-name"])
