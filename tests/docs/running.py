@@ -17,6 +17,7 @@ import time
 import tomllib
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -70,27 +71,29 @@ class Session:
         try:
             if block.mark == "file":
                 self._compare(block)
+                return
+            block = replace(block, text=block.text.replace(PORT, self._port))
+            if block.mark == "not run":
+                if block.language == "python":
+                    ast.parse(block.text)
             elif block.mark == "output":
                 _assert_shown(block.text.splitlines(), self.printed)
             elif block.mark == "server":
                 self._serve(block)
-            elif block.mark == "not run":
-                if block.language == "python":
-                    ast.parse(block.text)
             else:
                 self._runner(block)(block)
         except Exception as error:
             raise AssertionError(f"{block.where}: {type(error).__name__}: {error}\n\n{block.text}") from error
 
-    def _runner(self, block: Block) -> Callable[[Block], None]:
-        runners: dict[str, Callable[[Block], None]] = {
+    def _runner(self, block: Block) -> Callable[[Block], object]:
+        runners: dict[str, Callable[[Block], object]] = {
             "python": self._python,
             "console": self._console,
             "bash": self._script,
             "shell": self._script,
             "json": self._json,
             "ini": _ini,
-            "toml": lambda block: tomllib.loads(block.text) and None,
+            "toml": lambda block: tomllib.loads(block.text),
             "yaml": lambda block: yaml.safe_load(block.text),
             "sql": self._sql,
         }
@@ -103,12 +106,11 @@ class Session:
     # --- Python -----------------------------------------------------------------------------------------------------
 
     def _python(self, block: Block) -> None:
-        text = block.text.replace(PORT, self._port)
-        if re.search(r"^def test_", text, re.MULTILINE):
-            self._pytest(text)
+        if re.search(r"^def test_", block.text, re.MULTILINE):
+            self._pytest(block.text)
             return
         # As many empty lines before it as on the page, so that tracebacks name the page's lines.
-        code = compile("\n" * (block.line - 1) + text, str(ROOT / block.page), "exec", dont_inherit=True)
+        code = compile("\n" * (block.line - 1) + block.text, str(ROOT / block.page), "exec", dont_inherit=True)
         printed = io.StringIO()
         name = re.sub(r"\W+", "_", block.where)
         with (
@@ -151,7 +153,7 @@ class Session:
     def _command(self, command: str) -> str:
         """Run a command; what it exports holds for those that follow."""
         left = self.folder / ".environment"
-        script = f"set -euo pipefail\n{command.replace(PORT, self._port)}\nenv -0 > {shlex.quote(str(left))}\n"
+        script = f"set -euo pipefail\n{command}\nenv -0 > {shlex.quote(str(left))}\n"
         result = subprocess.run(
             ["bash", "-c", script],
             cwd=self.folder,
@@ -178,7 +180,7 @@ class Session:
         log = self.folder / "server.log"
         with log.open("w") as file:
             server = subprocess.Popen(
-                ["bash", "-c", f"exec {command.replace(PORT, self._port)}"],
+                ["bash", "-c", f"exec {command}"],
                 cwd=self.folder,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -193,6 +195,7 @@ class Session:
             assert server.poll() is None, f"it ended:\n{log.read_text()}"
             assert time.monotonic() < deadline, f"it did not print {block.says!r}:\n{log.read_text()}"
             time.sleep(0.1)
+        self.printed = log.read_text()
 
     # --- data -------------------------------------------------------------------------------------------------------
 

@@ -99,5 +99,5 @@ def test_markdown_is_read_like_the_pages(run_page: Callable[..., Session]) -> No
 
 def test_a_server_stays_until_the_page_ends(run_page: Callable[..., Session]) -> None:
     server = "$ python -m airflow_provider_volubile.simulator --port 8765"
-    client = "$ curl --silent --fail http://127.0.0.1:8765/_sim/state"
+    client = "$ python -c \"import urllib.request as r; r.urlopen('http://127.0.0.1:8765/_sim/state')\""
     run_page(block("console", server, "server: listening on") + block("console", client))
