@@ -193,6 +193,26 @@ def test_bad_request(
     assert len(contract.simulator.submissions()) == before
 
 
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"", "application/json", 400),
+        (b'{"agentId": ', "application/json", 400),
+        (b"\xff\xfe", "application/json", 400),
+        (b'{"agentId":"%s","recipient":{"phone":"+33639980142","context":{"n":NaN}}}', "application/json", 400),
+        (b'{"agentId":"%s","recipient":{"phone":"+33639980142"}}', "text/plain", 415),
+        (b'{"agentId":"%s","recipient":{"phone":"+33639980142"}}', "application/json; charset=utf-8", 201),
+    ],
+)
+def test_bodies_that_are_no_json(contract: Contract, body: bytes, kind: str, status: int) -> None:
+    headers = {"X-Api-Key": contract.simulator.primary_key, "Content-Type": kind}
+    sent = body.replace(b"%s", REMINDER_AGENT_ID.encode())
+    answer = requests.post(f"{contract.simulator.url}/v1/calls", data=sent, headers=headers, timeout=30)
+    assert answer.status_code == status
+    if status != 415:  # not in the file, which allows for statuses it does not list
+        contract.check("createCall", answer)
+
+
 @pytest.mark.parametrize("operation_id", [name for name, (_, template) in ALL.items() if "{id}" in template])
 def test_not_found(contract: Contract, operation_id: str) -> None:
     body, query = GOOD[operation_id]

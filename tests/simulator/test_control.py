@@ -73,6 +73,21 @@ def test_forced_outcomes(frozen: Simulator, api: RawApi) -> None:
     assert [entry["status"] for entry in frozen.ledger()] == ["IN_PROGRESS", "ABDUCTED", "FAILED", "FAILED"]
 
 
+def test_pending_counts_what_is_still_to_come(frozen: Simulator, api: RawApi) -> None:
+    def pending() -> int:
+        return int(frozen.state()["pending"])
+
+    assert pending() == 0
+    frozen.configure(transcript_delay=1000)
+    frozen.outcomes({"*": ["COMPLETED"]})
+    api.ok("POST", "/v1/bulk/calls", bulk_body(3))
+    assert pending() == 3, "calls that will end"
+    frozen.advance(600)
+    assert pending() == 3, "transcripts that will appear"
+    frozen.advance(1000)
+    assert pending() == 0
+
+
 def test_reset_forgets_everything(simulator: Simulator, api: RawApi) -> None:
     token = api.token("agents:read")
     api.ok("POST", "/v1/campaigns", campaign_body(3))
