@@ -26,6 +26,8 @@ highlight_language = "none"
 html_theme = "sphinx_rtd_theme"
 html_title = "airflow-provider-volubile"
 html_theme_options = {"navigation_depth": 3}
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_sphinx = False
 html_copy_source = False
 
@@ -34,7 +36,6 @@ autodoc_default_options = {"members": True, "member-order": "bysource"}
 # What Airflow says of its own methods stands in Airflow's documentation.
 autodoc_inherit_docstrings = False
 autodoc_typehints_format = "short"
-autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 88
 add_module_names = False
 
