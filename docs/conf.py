@@ -32,7 +32,7 @@ html_show_sphinx = False
 html_copy_source = False
 
 autodoc_class_signature = "mixed"
-autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_member_order = "bysource"
 # What Airflow says of its own methods stands in Airflow's documentation.
 autodoc_inherit_docstrings = False
 autodoc_typehints_format = "short"
