@@ -14,7 +14,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, TypeAdapter, Validatio
 from pydantic.alias_generators import to_camel
 
 from airflow_provider_volubile.api import wire
-from airflow_provider_volubile.api.models import ApiModel, Page, TranscriptEvent
+from airflow_provider_volubile.api.models import AcceptedCall, ApiModel, Page, TranscriptEvent
 from airflow_provider_volubile.api.routes import Route
 from airflow_provider_volubile.api.transport import Answer
 from airflow_provider_volubile.exceptions import VolubileProtocolError
@@ -132,6 +132,16 @@ def read_transcript(route: Route, answer: Answer) -> list[TranscriptEvent]:
     if events is None:
         raise unreadable(route, answer, "is no transcript")
     return [read_object(route, answer, _whole(event), TranscriptEvent) for event in events]
+
+
+def read_accepted(route: Route, answer: Answer) -> list[AcceptedCall]:
+    """What an answer tells of calls that were taken. Whatever it looks like, the 2xx says that they were."""
+    with suppress(ValueError, RecursionError):
+        return [
+            AcceptedCall(identifier, phone) for identifier, phone in wire.accepted_calls(json.loads(answer.body or b""))
+        ]
+    log.warning("%s was accepted (%s), but the answer tells no calls; look them up.", route.operation, answer.status)
+    return []
 
 
 def unreadable(route: Route, answer: Answer, why: str) -> VolubileProtocolError:

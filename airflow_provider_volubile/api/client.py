@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from types import TracebackType
 from typing import Any, Self
 
 from airflow_provider_volubile.api import routes, wire
 from airflow_provider_volubile.api.answers import (
     is_empty,
+    read_accepted,
     read_json,
     read_one,
     read_page,
@@ -35,7 +35,7 @@ from airflow_provider_volubile.api.paging import walk
 from airflow_provider_volubile.api.recordings import Recording, open_recording
 from airflow_provider_volubile.api.routes import Route
 from airflow_provider_volubile.api.sending import Message, RateLimit, RetryBudget, Sender, Window
-from airflow_provider_volubile.api.tokens import check_token, token_lifetime
+from airflow_provider_volubile.api.tokens import issued_token
 from airflow_provider_volubile.api.transport import JSON_LIMIT, Answer, Transport, check_base_url
 from airflow_provider_volubile.exceptions import (
     VolubileInputError,
@@ -240,7 +240,7 @@ class VolubileClient:
         :raises VolubileUnknownOutcome: the person may or may not be called.
         """
         answer = self._send(routes.CREATE_CALL, body=wire.call_body(agent_id, recipient))
-        return next(_accepted(routes.CREATE_CALL, answer), AcceptedCall())
+        return next(iter(read_accepted(routes.CREATE_CALL, answer)), AcceptedCall())
 
     def create_bulk_calls(self, agent_id: str, recipients: Iterable[wire.RecipientLike]) -> list[AcceptedCall]:
         """Have an outbound agent call up to 1,000 people; both bodies of this route are assumed
@@ -251,7 +251,7 @@ class VolubileClient:
         :raises VolubileUnknownOutcome: all, some or none may be called.
         """
         answer = self._send(routes.CREATE_BULK_CALLS, body=wire.bulk_body(agent_id, recipients))
-        return list(_accepted(routes.CREATE_BULK_CALLS, answer))
+        return read_accepted(routes.CREATE_BULK_CALLS, answer)
 
     def get_transcript(self, call_id: str) -> list[TranscriptEvent]:
         """What happened and was said in a call (https://docs.volubile.ai/api-reference/calls/get-transcript).
@@ -382,18 +382,15 @@ class VolubileClient:
             raise VolubileInputError(f"scopes: {unknown}; the API knows {', '.join(sorted(routes.SCOPES))}.")
         answer = self._send(route, body={"scope": sorted(wanted)})
         data = read_json(route, answer)
-        flaw = token = life = None
-        now = datetime.now(UTC)
+        token = data.get("token") if isinstance(data, dict) else None
+        if isinstance(token, str) and self._on_secret is not None:
+            self._on_secret(token)
+        flaw = ""
         try:
-            token = check_token(data.get("token") if isinstance(data, dict) else None)
-            if self._on_secret is not None:
-                self._on_secret(token)
-            life = token_lifetime(token, data.get("expiresIn"), now.timestamp())
+            return issued_token(token, data, wanted)
         except ValueError as error:
             flaw = str(error)
-        if token is None or life is None:
-            raise unreadable(route, answer, flaw or "does not say how long its token lives")
-        return IssuedToken(token, wanted, life, now + timedelta(seconds=life))
+        raise unreadable(route, answer, flaw)
 
     # ----------------------------------------------------------------------------------------------------------------
 
@@ -409,20 +406,3 @@ class VolubileClient:
         return self._sender.send(
             Message(route, self.base_url + wire.path(route.path, identifier), params, body, limit=limit)
         )
-
-
-def _accepted(route: Route, answer: Answer) -> Iterator[AcceptedCall]:
-    """What an answer tells of calls that were taken. Whatever it looks like, the 2xx says that they were."""
-    try:
-        data = json.loads(answer.body or b"null")
-    except (ValueError, RecursionError):
-        data = None
-    if data is None:
-        log.warning(
-            "%s was accepted (%s), but the answer tells no calls; look them up.",
-            route.operation,
-            answer.status,
-        )
-        return
-    for identifier, phone in wire.accepted_calls(data):
-        yield AcceptedCall(identifier, phone)

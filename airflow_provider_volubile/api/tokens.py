@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import jwt
@@ -33,6 +34,20 @@ HEADER_SAFE = re.compile(r"[\x21-\x7e]{1,16384}")
 _EXPIRED_ON_THE_WAY = 5
 
 Mint = Callable[[frozenset[str]], IssuedToken]
+
+
+def issued_token(token: Any, answer: Any, scopes: frozenset[str]) -> IssuedToken:
+    """Make a token of what the server answered.
+
+    :raises ValueError: there is none that a header can carry, or its life is over or unknown.
+    """
+    if not isinstance(token, str) or not HEADER_SAFE.fullmatch(token):
+        raise ValueError("holds no usable token")
+    now = datetime.now(UTC)
+    life = token_lifetime(token, answer.get("expiresIn"), now.timestamp())
+    if life is None:
+        raise ValueError("does not say how long its token lives")
+    return IssuedToken(token, scopes, life, now + timedelta(seconds=life))
 
 
 def token_lifetime(token: str, expires_in: Any, now: float) -> float | None:
@@ -57,7 +72,7 @@ def token_lifetime(token: str, expires_in: Any, now: float) -> float | None:
         return None
     life = min(lives)
     if life <= 0:
-        raise ValueError("its life is over before it begins")
+        raise ValueError("holds a token whose life is over before it begins")
     return min(life, LONGEST_LIFE)
 
 
@@ -75,11 +90,11 @@ def _number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         if value is None:
             return None
-        raise ValueError("a time that is no number")
+        raise ValueError("holds a token with a time that is no number")
     if isinstance(value, int):
         return float(max(min(value, 10**12), -(10**12)))
     if not math.isfinite(value):
-        raise ValueError("a time that is no number")
+        raise ValueError("holds a token with a time that is no number")
     return value
 
 
@@ -204,13 +219,3 @@ class TokenIdentity:
 
     def scrub(self, text: str) -> str:
         return mask_secrets(text, self._keys if self._token is None else (self._token.value, *self._keys))
-
-
-def check_token(token: Any) -> str:
-    """Return a token that a header can carry.
-
-    :raises ValueError: it is none.
-    """
-    if not isinstance(token, str) or not HEADER_SAFE.fullmatch(token):
-        raise ValueError("no usable token in it")
-    return token

@@ -152,13 +152,14 @@ def is_wanted(call: Listed, *, agent_id: str | None, phone: str | None) -> bool:
     """Whether a listed call passes the filters that were asked for: a server may ignore a name it does not know.
 
     Numbers are compared by their digits and from the end, so that another notation of the same number passes.
+    A call without a number is nobody's that was asked for.
     """
     if agent_id is not None and call.agent_id is not None and call.agent_id.lower() != agent_id.lower():
         return False
-    if phone is not None and call.phone is not None:
-        ours, theirs = _significant(phone), _significant(call.phone)
-        return len(theirs) >= 6 and (ours.endswith(theirs) or theirs.endswith(ours))
-    return True
+    if phone is None:
+        return True
+    ours, theirs = _significant(phone), _significant(call.phone or "")
+    return len(theirs) >= 6 and (ours.endswith(theirs) or theirs.endswith(ours))
 
 
 def _significant(phone: str) -> str:
@@ -201,8 +202,10 @@ def recipient_body(recipient: RecipientLike) -> dict[str, Any]:
     if isinstance(recipient, Mapping):
         phone, context = recipient.get("phone"), recipient.get("context")
     else:
-        phone, context = recipient.phone, recipient.context
+        phone, context = getattr(recipient, "phone", None), getattr(recipient, "context", None)
     body: dict[str, Any] = {"phone": check_phone(phone)}
+    if context is not None and not isinstance(context, Mapping):
+        raise VolubileInputError(f"the context of {mask_phone(body['phone'])} is no mapping of names to values.")
     if context:
         body["context"] = context_values(context)
     return body
