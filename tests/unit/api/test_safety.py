@@ -126,20 +126,6 @@ def test_an_id_cannot_leave_its_place_in_the_path(bad: Any, client: VolubileClie
 # --- the environment of requests ---
 
 
-def test_netrc_adds_nothing(
-    server: Any, tell: Any, client: Any, pair: ApiKeyPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    netrc = tmp_path / "netrc"
-    netrc.write_text("machine 127.0.0.1 login somebody password netrc-secret\n")
-    monkeypatch.setenv("NETRC", str(netrc))
-    monkeypatch.setattr(transport.requests.Session, "trust_env", True, raising=False)
-    server.on("GET .*", tell.answer(200, CALL))
-    client.get_call(ID)
-    headers = server.requests[0].headers
-    assert "authorization" not in headers
-    assert headers["x-api-key"] == pair.primary
-
-
 def test_plain_http_to_this_machine_ignores_proxies(
     server: Any, other_server: Any, tell: Any, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +240,27 @@ def test_a_ca_bundle_of_the_environment_is_used(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
     server.on("GET .*", tell.answer(200, CALL))
     assert make_client(base_url=url).get_call(ID).id == ID
+
+
+def test_netrc_adds_nothing(
+    tls_server: tuple[str, Path],
+    server: Any,
+    tell: Any,
+    make_client: Any,
+    pair: ApiKeyPair,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url, certificate = tls_server
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine localhost login somebody password netrc-secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    server.on("GET .*", tell.answer(200, CALL))
+    make_client(base_url=url).get_call(ID)
+    headers = server.requests[0].headers
+    assert "authorization" not in headers
+    assert headers["x-api-key"] == pair.primary
 
 
 def test_a_ca_bundle_that_is_not_there_is_named(make_client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
