@@ -71,12 +71,7 @@ class LedgerSummary(TypedDict):
 class Simulator:
     """A simulator in a process of its own, on a free port, for as long as the ``with`` block lasts.
 
-    .. code-block:: python
-
-        @pytest.fixture(scope="session")
-        def volubile():
-            with Simulator(speed=600, seed=7, ignore_windows=True) as simulator:
-                yield simulator
+    :doc:`/simulator` shows it as a fixture of tests.
 
     :param seed: what chance depends on; the same seed gives the same calls.
     :param port: of the API, 0 for any free one.
