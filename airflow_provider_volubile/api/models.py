@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, NoReturn, TypeVar
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -241,3 +241,10 @@ class IssuedToken:
     scopes: frozenset[str]
     lifetime: float
     expires_at: datetime
+
+    def serialize(self) -> NoReturn:
+        """Refuse to become a stored value, such as an XCom: those are kept and shown in clear.
+
+        :raises TypeError: always.
+        """
+        raise TypeError("A bearer token is not to be stored: whoever may see the store could use it until it expires.")

@@ -14,6 +14,7 @@ import pytest
 from airflow.models.connection import Connection as MetadataConnection
 from airflow.sdk import Connection
 from airflow.sdk.log import redact
+from airflow.sdk.serde import serialize
 
 from airflow_provider_volubile.api import auth, pacing
 from airflow_provider_volubile.api.auth import BearerTokens
@@ -366,6 +367,13 @@ def test_a_token_of_ones_own(define: Define, simulator: Simulator, keys: dict[st
 def test_a_token_is_known_to_the_log_masker(define: Define, keys: dict[str, Any]) -> None:
     token = define(**keys).issue_token("calls:read").token
     assert token not in str(redact(f"Authorization: Bearer {token}"))
+
+
+def test_a_token_does_not_become_an_xcom(define: Define, keys: dict[str, Any]) -> None:
+    token = define(**keys).issue_token("calls:read")
+    for value in (token, {"tokens": [token]}):
+        with pytest.raises(TypeError, match="not to be stored"):
+            serialize(value)
 
 
 def test_both_keys_are_known_to_the_log_masker(define: Define) -> None:
