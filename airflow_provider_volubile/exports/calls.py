@@ -86,7 +86,7 @@ def export_calls(client: VolubileClient, table: CallsTable, begin: datetime, end
             if day is None or (moment and moment >= day.until):
                 continue
             if moment is None or not _has_ended(call):
-                day.export.miss(call.id, f"{call.status}: has {'not ended' if moment else 'no time'}")
+                day.export.miss(call.id, f"{call.status or 'no status'}: has {'not ended' if moment else 'no time'}")
                 continue
             try:
                 line = schema.encode({**call_row(call), **table.flat.values(call)})

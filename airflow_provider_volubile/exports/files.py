@@ -70,7 +70,8 @@ class Export:
         self._schemas: dict[str, Any] = {}
         self._files: dict[str, dict[str, Any]] = {}
         self._missing: dict[str, str] = {}
-        self.earlier: Mapping[str, Any] = store.read_json(self.manifest) or {}
+        earlier = store.read_json(self.manifest)
+        self.earlier: Mapping[str, Any] = earlier if isinstance(earlier, Mapping) else {}
         if self.earlier and self.earlier.get("selection") != self._selection:
             raise VolubileInputError(
                 f"{self.manifest} belongs to another export, of {self.earlier.get('selection')}; this one "
@@ -142,10 +143,11 @@ class Export:
         :param facts: what else the manifest says.
         :return: the manifest's path.
         """
-        for entry in self.earlier.get("files", ()):
-            if entry["path"] not in self._files:
-                log.info("Removing %s: no longer part of this export", self.folder / entry["path"])
-                store.remove(self.folder / entry["path"])
+        for path in {entry["path"] for entry in self.earlier.get("files", ())} - self._files.keys():
+            # The manifest comes from the store, where others may write too: it names no files outside the folder.
+            if not path.startswith("/") and not {"", ".", ".."} & set(path.split("/")):
+                log.info("Removing %s: no longer part of this export", self.folder / path)
+                store.remove(self.folder / path)
         manifest = {
             "manifest_version": MANIFEST_VERSION,
             "selection": self._selection,

@@ -91,7 +91,7 @@ def _count_unrecorded(ref: CallRef, tally: Tally) -> None:
     if ref.is_final:
         tally.add_none(ref, f"{ref.status}: was not recorded")
     else:
-        tally.add_missing(ref, f"{ref.status}: has not ended")
+        tally.add_missing(ref, f"{ref.status or 'no status'}: has not ended")
 
 
 def _extension(content_type: str) -> str:

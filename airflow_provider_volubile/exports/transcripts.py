@@ -107,7 +107,7 @@ def _count_absent(ref: CallRef, tally: Tally, patience: float) -> None:
     elif ref.is_final:
         tally.add_missing(ref, f"{ref.status}: no transcript after {patience:g} s")
     else:
-        tally.add_missing(ref, f"{ref.status}: has not ended")
+        tally.add_missing(ref, f"{ref.status or 'no status'}: has not ended")
 
 
 def _read_all(client: VolubileClient, refs: Iterable[CallRef], patience: float) -> Iterator[tuple[CallRef, Answer]]:

@@ -31,9 +31,7 @@ def s3():
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    files = s3fs.S3FileSystem(
-        key="k", secret="s", endpoint_url=f"http://{host}:{port}", skip_instance_cache=True
-    )
+    files = s3fs.S3FileSystem(key="k", secret="s", endpoint_url=f"http://{host}:{port}", skip_instance_cache=True)
     files.mkdir("exports")
     attach("s3", "moto", fs=files)
     yield "s3://moto@exports"
@@ -123,9 +121,21 @@ class TestExport:
 
     def test_a_manifest_nobody_can_read_is_replaced(self, folder):
         run(folder, "c1")
-        folder.fs.pipe_file((folder / "_calls.manifest.json").path, b"{")
-        run(folder, "c2")
+        for nonsense in (b"{", b"[]", b"\xff"):
+            folder.fs.pipe_file((folder / "_calls.manifest.json").path, nonsense)
+            run(folder, "c2")
         assert ids(tree(folder)["date=2025-11-12/calls.jsonl.gz"]) == ["c2"]
+
+    @pytest.mark.parametrize("path", ["../precious", "a/../../precious", "/{root}/precious"])
+    def test_a_manifest_removes_nothing_outside_its_folder(self, tmp_path, path):
+        (tmp_path / "precious").write_text("x")
+        folder = open_path(str(tmp_path / "out"))
+        run(folder, "c1")
+        manifest = json.loads((tmp_path / "out" / "_calls.manifest.json").read_text())
+        manifest["files"].append({"path": path.replace("/{root}", str(tmp_path))})
+        (tmp_path / "out" / "_calls.manifest.json").write_text(json.dumps(manifest))
+        run(folder, "c1")
+        assert (tmp_path / "precious").exists()
 
     def test_an_export_that_stops_leaves_the_old_manifest_and_no_part_of_a_file(self, folder):
         run(folder, "c1")
@@ -156,9 +166,7 @@ class TestStores:
             run(open_path(str(tmp_path / "out")), "c1")
 
     def test_a_bucket_that_is_not_there(self, s3):
-        with pytest.raises(
-            VolubileStoreError, match="Could not write s3://moto@nowhere/out/date=2025-11-12/calls"
-        ):
+        with pytest.raises(VolubileStoreError, match="Could not write s3://moto@nowhere/out/date=2025-11-12/calls"):
             run(open_path(s3.replace("exports", "nowhere") + "/out"), "c1")
 
     def test_a_store_nobody_knows(self):
