@@ -42,6 +42,7 @@ _DOUBT = 0.05  # an opening known as well as this is known well enough
 _PROBE = 0.125  # between requests that only find out whether a window has opened
 _PATIENCE = 0.05  # how long all wait for one answer that tells what is left
 
+_QUIET = 1.5  # latencies after which what was under way has arrived
 _ALONE = 1.02  # a cost below is nobody else's: one poll now and then does not slow an export down
 
 
@@ -182,6 +183,7 @@ class RateWindow:
         self._openings = _Openings(length)
         self._told: _Word | None = None  # the last that the server told of what is left
         self._in_flight = 0
+        self._latency = 0.0  # of the last answer
         self._last_send = self._next_send = self._closed_until = -math.inf
         self._past_mine = self._past_others = 0.0  # requests in the windows before, the older the lighter
         # The present window
@@ -215,6 +217,7 @@ class RateWindow:
         limit, left = _count(headers, "X-RateLimit-Limit"), _count(headers, "X-RateLimit-Remaining")
         with self._changed:
             self._ended()
+            self._latency = received_at - sent_at
             self._turn(received_at)
             self._openings.answered(sent_at, received_at)
             self._limit = limit or self._limit
@@ -285,6 +288,11 @@ class RateWindow:
             if spare < 0:
                 self._spent(now, cost)
                 return self._closed_until - now
+            if cost > 1 and self._left < cost * (1 + self._latency / self._interval(cost)):
+                # Others may have as many under way as I: near the end, let them all arrive first
+                quiet = self._last_send + _QUIET * self._latency - now
+                if quiet > 0:
+                    return quiet
             if background and spare < self._reserve:
                 return self._openings.next() - now
         self._last_send = now
