@@ -1,0 +1,38 @@
+"""Try both API keys of a connection every morning, and fail when one of them no longer works.
+
+While one key works, tasks go on and say so in a warning at most. This Dag fails instead, so that somebody hears of it
+before the other key is replaced too: give it the alert you use for other Dags.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pendulum
+from airflow.sdk import dag, task
+
+from airflow_provider_volubile.exceptions import VolubileError
+from airflow_provider_volubile.hooks.volubile import VolubileHook
+
+CONNECTION = "volubile_default"
+
+
+@dag(
+    schedule="0 7 * * *",
+    start_date=pendulum.datetime(2026, 1, 1, tz="Europe/Paris"),
+    catchup=False,
+    max_active_runs=1,
+    tags=["volubile"],
+)
+def volubile_key_check():
+    @task(retries=2, retry_delay=timedelta(minutes=10))  # an outage is not a refused key
+    def check_keys() -> None:
+        works, text = VolubileHook(CONNECTION).test_connection()
+        if not works:
+            raise VolubileError(f"Connection {CONNECTION!r}: {text}")
+        print(text)
+
+    check_keys()
+
+
+volubile_key_check()

@@ -1,0 +1,265 @@
+"""Keys that are replaced and tokens that run out while tasks wait: nobody notices but the log."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG, BaseOperator
+
+from airflow_provider_volubile.api import auth
+from airflow_provider_volubile.hooks.volubile import VolubileHook
+from airflow_provider_volubile.operators.calls import VolubileBulkCallsOperator
+from airflow_provider_volubile.operators.campaigns import VolubileCreateCampaignOperator
+from airflow_provider_volubile.operators.exports import (
+    VolubileExportRecordingsOperator,
+    VolubileExportTranscriptsOperator,
+)
+from airflow_provider_volubile.simulator import REMINDER_AGENT_ID, Simulator
+from tests.airflow.conftest import Ran, RunDag, store
+from tests.live import connection_json
+
+pytestmark = pytest.mark.airflow
+
+PEOPLE = [{"phone": f"+3363998{n:04d}"} for n in range(8)]
+REFUSED = "Connection 'volubile_default': the primary API key was refused (401), the secondary one works and is used"
+#: How many tokens a wait outlives. At two seconds each, 30 are a minute; a suite has less time.
+LIVES = int(os.environ.get("TOKEN_LIVES", "4"))
+
+
+@pytest.fixture(autouse=True)
+def _fresh_process_memory() -> Iterator[None]:
+    auth._working.clear()
+    auth._tokens.clear()
+    yield
+    auth._working.clear()
+    auth._tokens.clear()
+
+
+def campaign(**changes: Any) -> BaseOperator:
+    return VolubileCreateCampaignOperator(
+        task_id="wait",
+        name="Winter tyres",
+        agent_id=REMINDER_AGENT_ID,
+        recipients=PEOPLE,
+        time_slots=["09:00-12:00"],
+        poll_interval=1,
+        **changes,
+    )
+
+
+def bulk(**changes: Any) -> BaseOperator:
+    return VolubileBulkCallsOperator(
+        task_id="wait", agent_id=REMINDER_AGENT_ID, recipients=PEOPLE, poll_interval=1, **changes
+    )
+
+
+@contextmanager
+def meanwhile(steps: Callable[[], None]) -> Iterator[None]:
+    """Do something while a Dag runs; what goes wrong in it is raised."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            steps()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield
+    thread.join()
+    if errors:
+        raise errors[0]
+
+
+def used(simulator: Simulator, operation: str) -> Counter[str]:
+    return Counter(entry["credential"] for entry in simulator.requests() if entry["operation"] == operation)
+
+
+def refusals(simulator: Simulator) -> int:
+    return sum(entry["status"] == 401 for entry in simulator.requests())
+
+
+def assert_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    (warning,) = [record for record in caplog.records if record.name == auth.__name__]
+    assert warning.levelno == logging.WARNING
+    assert warning.getMessage().startswith(REFUSED)
+
+
+# --- rotation ---
+
+
+@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "in its worker"])
+@pytest.mark.parametrize("make", [campaign, bulk])
+def test_the_primary_key_is_revoked_while_a_task_waits(
+    make: Callable[..., BaseOperator],
+    deferrable: bool,
+    run_dag: RunDag,
+    simulator: Simulator,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    simulator.configure(speed=0)  # nobody hangs up
+
+    def rotate() -> None:
+        simulator.wait_until(lambda: used(simulator, "listCalls")["primary"] >= 2)
+        simulator.revoke_key("primary")
+        simulator.wait_until(lambda: used(simulator, "listCalls")["secondary"] >= 2)
+        simulator.configure(speed=600)
+
+    with meanwhile(rotate):
+        ran = run_dag(lambda: make(deferrable=deferrable))
+    assert ran.state == "success"
+    assert sum(ran.xcom("wait")["counts"].values()) == len(PEOPLE)
+    assert simulator.summary()["max_attempts"] == 1
+    assert refusals(simulator) == 1
+    assert_one_warning(caplog)
+
+
+@pytest.mark.parametrize("operator", [VolubileExportTranscriptsOperator, VolubileExportRecordingsOperator])
+def test_the_primary_key_is_revoked_in_the_middle_of_an_export(
+    operator: type[BaseOperator],
+    run_dag: RunDag,
+    simulator: Simulator,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    calls = simulator.load_calls(120, agent_id=REMINDER_AGENT_ID)
+    route = "getTranscript" if operator is VolubileExportTranscriptsOperator else "getRecording"
+    simulator.configure(latency=0.02)
+
+    def rotate() -> None:
+        simulator.wait_until(lambda: used(simulator, route)["primary"] >= 20)
+        simulator.revoke_key("primary")
+
+    with meanwhile(rotate):
+        ran = run_dag(lambda: operator(task_id="export", calls=calls, output_path=str(tmp_path)))
+    assert ran.state == "success"
+    counts = ran.xcom("export")["counts"]
+    assert counts["written"] == counts["calls"] == len(calls)
+    assert used(simulator, route)["secondary"] >= 50, "it really was in the middle"
+    assert_one_warning(caplog)
+
+
+def test_both_keys_revoked_is_a_failure_that_says_where_to_look_and_is_not_retried(
+    run_dag: RunDag, simulator: Simulator, capfd: pytest.CaptureFixture[str]
+) -> None:
+    simulator.revoke_key("primary")
+    simulator.revoke_key("secondary")
+    ran = run_dag(lambda: bulk(retries=3))
+    assert ran.state == "failed"
+    assert ran.task("wait").try_number == 1
+    printed = "".join(capfd.readouterr())
+    assert "'volubile_default': both API keys were refused (401)" in printed
+    assert "https://eu.volubile.ai/integrations/api" in printed
+    assert refusals(simulator) == 2
+
+
+# --- the Dag that looks after the keys ---
+
+
+@pytest.fixture
+def key_check(metadata_database: None, connection: str) -> DAG:
+    """The example Dag, which does not wait for a second try here."""
+    path = Path(__file__).parents[2] / "dags" / "volubile_key_check.py"
+    spec = importlib.util.spec_from_file_location("volubile_key_check_example", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    dag: DAG = module.volubile_key_check()
+    dag.get_task("check_keys").retries = 0
+    store(dag)
+    return dag
+
+
+def test_the_daily_check_succeeds_while_both_keys_work(
+    key_check: DAG, simulator: Simulator, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert Ran(key_check.test()).state == "success"
+    assert used(simulator, "listAgents") == {"primary": 1, "secondary": 1}
+    assert "accepts both API keys" in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("auth_mode", ["api_key", "bearer"])
+@pytest.mark.parametrize("gone", ["primary", "secondary"])
+def test_the_daily_check_fails_and_names_the_key_that_no_longer_works(
+    gone: Any,
+    auth_mode: str,
+    key_check: DAG,
+    simulator: Simulator,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_VOLUBILE_DEFAULT", connection_json(simulator, auth=auth_mode))
+    simulator.revoke_key(gone)
+    assert Ran(key_check.test()).state == "failed"
+    printed = "".join(capfd.readouterr())
+    assert f"Connection 'volubile_default': The {gone} API key is refused (401)" in printed
+    assert simulator.primary_key not in printed
+    assert simulator.secondary_key not in printed
+
+
+# --- tokens ---
+
+
+@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "in its worker"])
+@pytest.mark.parametrize("make", [campaign, bulk])
+def test_a_wait_outlives_its_tokens(
+    make: Callable[..., BaseOperator],
+    deferrable: bool,
+    run_dag: RunDag,
+    simulator: Simulator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_VOLUBILE_DEFAULT", connection_json(simulator, auth="bearer"))
+    simulator.configure(speed=0, token_life=2)
+
+    def minted() -> int:
+        """Tokens for the list of calls, which is what a wait reads."""
+        return sum(entry["operation"] == "issueToken" for entry in simulator.requests())
+
+    def let_it_wait() -> None:
+        simulator.wait_until(lambda: used(simulator, "listCalls")["token"] >= 1)
+        before = minted()
+        simulator.wait_until(lambda: minted() >= before + LIVES, timeout=20 + 10 * LIVES)
+        simulator.configure(speed=600)
+
+    with meanwhile(let_it_wait):
+        ran = run_dag(lambda: make(deferrable=deferrable))
+    assert ran.state == "success"
+    assert ran.task("wait").try_number == 1
+    assert sum(ran.xcom("wait")["counts"].values()) == len(PEOPLE)
+    keys = Counter(entry["operation"] for entry in simulator.requests() if entry["credential"] == "primary")
+    assert set(keys) == {"issueToken"}, "keys do nothing but ask for tokens"
+
+
+def test_500_threads_ask_for_one_token(connection: str, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_VOLUBILE_DEFAULT", connection_json(simulator, auth="bearer", timeout=120))
+    simulator.fault("issueToken", "delay", seconds=1, times=None)  # long enough for all to come and ask
+    threads = 500
+    ready = threading.Barrier(threads)
+    found: list[int] = []
+
+    def work() -> None:
+        client = VolubileHook().client()
+        ready.wait()
+        found.append(len(client.list_agents().content))
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert found == [5] * threads
+    summary = simulator.request_summary()
+    print(f"{threads} threads: {summary}")
+    assert summary == {"issueToken": {"200": 1}, "listAgents": {"200": threads}}
