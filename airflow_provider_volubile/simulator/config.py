@@ -64,6 +64,9 @@ class Config(BaseModel):
         "bytes", description="`redirect` and `json` lead to the media port."
     )
     recording_size: int = Field(8044, ge=44, description="Bytes of every recording.")
+    recording_link_life: float = Field(
+        300, ge=0, description="Wall seconds for which a link to the media port is good."
+    )
     patch_answer: Literal["agent", "empty", "204"] = Field("agent", description="Answer of PATCH /v1/agents/{id}.")
     created: Literal["present", "missing"] = Field("present", description="Whether calls show `created`.")
     created_lag: float = Field(

@@ -19,13 +19,10 @@ from airflow_provider_volubile.simulator.faults import spoil
 from airflow_provider_volubile.simulator.logs import MediaRequest
 from airflow_provider_volubile.simulator.state import State
 
-#: Wall seconds for which a presigned link is good.
-LINK_LIFE = 300
-
 
 def presigned_url(state: State, call: Call) -> str:
-    """Return a link to the recording of a call, good for :data:`LINK_LIFE` seconds for whoever holds it."""
-    expires = math.ceil(state.clock.wall() + LINK_LIFE)
+    """Return a link to the recording of a call, good for a while and for whoever holds it."""
+    expires = math.ceil(state.clock.wall() + state.config.recording_link_life)
     path = f"/recordings/{call.id}.wav"
     return f"{state.media_url}{path}?expires={expires}&signature={_signature(state, path, expires)}"
 

@@ -176,10 +176,17 @@ def test_a_recording_behind_a_presigned_link(frozen: Simulator, api: RawApi, for
     assert link.startswith(frozen.media_url + "/")
     assert requests.get(link, timeout=30).content == whole
     assert requests.get(link.replace("signature=", "signature=0"), timeout=30).status_code == 403
-    assert requests.get(re.sub(r"expires=\d+", "expires=1", link), timeout=30).status_code == 403
+    assert requests.get(re.sub(r"expires=\d+", "expires=9999999999", link), timeout=30).status_code == 403
     names = frozen.media_requests()[0]["headers"]
     assert "host" in names
     assert "x-api-key" not in names
+
+
+def test_a_presigned_link_expires(frozen: Simulator, api: RawApi) -> None:
+    path = f"/v1/calls/{one_call(frozen, api, 'COMPLETED')['id']}/recording"
+    frozen.configure(recording_answer="redirect", recording_link_life=0)
+    link = api("GET", path).headers["Location"]
+    frozen.wait_until(lambda: requests.get(link, timeout=30).status_code == 403)
 
 
 def test_what_is_not_recorded(frozen: Simulator, api: RawApi) -> None:
@@ -314,6 +321,16 @@ def test_created_may_be_late_or_missing(frozen: Simulator, api: RawApi) -> None:
     assert late - datetime.fromisoformat(created) in (timedelta(0), timedelta(seconds=1))
     frozen.configure(created="missing")
     assert "created" not in api.ok("GET", f"/v1/calls/{call_id}")
+
+
+def test_a_call_that_rings_shows_when_it_began(simulator: Simulator, api: RawApi) -> None:
+    # created comes much later: what is shown must change at the first ring nonetheless
+    simulator.configure(speed=3, created_lag=3600)
+    simulator.outcomes({"*": ["IN_PROGRESS"]})
+    path = f"/v1/calls/{api.ok('POST', '/v1/calls', call_body())['id']}"
+    api.ok("GET", path)
+    simulator.wait_until(lambda: api.ok("GET", path)["startTime"])
+    assert api.ok("GET", path)["created"] is None
 
 
 def test_loaded_calls_fit_in_by_time(frozen: Simulator, api: RawApi) -> None:
