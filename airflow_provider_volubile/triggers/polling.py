@@ -39,7 +39,7 @@ ClientFactory = Callable[[], VolubileClient]
 # Polling may fail for so long before its waiters are told: an outage of the service is not the end of a campaign.
 FAILURE_BUDGET = timedelta(minutes=30)
 # Members are served in slices, so that thousands of them never hold the event loop up.
-SLICE = 200
+SLICE = 25
 
 # Airflow's own thread pool is small and shared by all triggers; waiting for the rate window must not fill it.
 _threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="volubile")
@@ -61,6 +61,34 @@ class _Member:
     progress: Progress = NOTHING
     over: bool = False
     error: VolubileError | None = None
+
+    def update(self, now: datetime) -> None:
+        """Take in what the last look found, and wake whoever follows if it is news."""
+        progress = self.progress
+        if self.error is None:
+            self.error = next((watch.error for watch in self.watches if watch.error), None)
+        if self.error is None:
+            try:
+                progress = sum((watch.progress() for watch in self.watches), NOTHING)
+                self.over = all(watch.is_over(now) for watch in self.watches)
+            except VolubileError as error:
+                self.error = error
+        if progress != self.progress:
+            self.progress, self.moved = progress, now
+        elif not self.over and self.error is None:
+            return
+        self.news.set()
+
+    def interval(self, now: datetime) -> float:
+        """Seconds until this member wants to be looked at again."""
+        return interval(
+            self.progress,
+            since=self.joined,
+            moved=self.moved,
+            now=now,
+            poll_interval=self.poll_interval,
+            opening=self.opening,
+        )
 
 
 class SharedPoll:
@@ -118,7 +146,6 @@ class SharedPoll:
                 cost = await in_thread(partial(look, client, watches, now=self._clock()))
                 failing_since = None
                 self.rounds += 1
-                await self._tell()
             except asyncio.CancelledError:
                 raise
             except Exception as error:
@@ -129,55 +156,36 @@ class SharedPoll:
                 client = None
                 if (isinstance(error, VolubileAuthError) and fresh) or now - failing_since > FAILURE_BUDGET:
                     self._fail(_as_volubile_error(error))
-            await self._pause(cost)
+            await self._pause(await self._tell(), cost)
 
-    async def _tell(self) -> None:
+    async def _tell(self) -> float:
+        """Tell each member what is news to it. Returns the seconds until the first of them is due again."""
         now = self._clock()
+        wanted = FIRST_INTERVAL if not self._members else float("inf")
         for number, member in enumerate(list(self._members)):
             if number % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
-            member.error = next((watch.error for watch in member.watches if watch.error), None)
-            if member.error is None:
-                try:
-                    progress = sum((watch.progress() for watch in member.watches), NOTHING)
-                    member.over = all(watch.is_over(now) for watch in member.watches)
-                except VolubileError as error:
-                    member.error = error
-                else:
-                    if progress == member.progress and not member.over:
-                        continue
-                    member.progress, member.moved = progress, now
+            member.update(now)
             if member.over or member.error:
                 self._members.pop(member, None)
-            member.news.set()
+            else:
+                wanted = min(wanted, member.interval(now))
+        return wanted
 
     def _fail(self, error: VolubileError) -> None:
         for member in list(self._members):
             member.error = error
-            member.news.set()
-            self._members.pop(member, None)
 
-    async def _pause(self, cost: Round) -> None:
+    async def _pause(self, wanted: float, cost: Round) -> None:
         """Sleep until the first member is due or, for a new member, a little only: it is looked at soon."""
         if not self._members:
             return
-        now = self._clock()
-        wanted = min(
-            interval(
-                member.progress,
-                since=member.joined,
-                moved=member.moved,
-                now=now,
-                poll_interval=member.poll_interval,
-                opening=member.opening,
-            )
-            for member in self._members
-        )
         affordable = cost.requests * SECONDS_PER_REQUEST
         try:
             await asyncio.wait_for(self._joined.wait(), max(wanted, affordable))
         except TimeoutError:
             return
+        # Others may join in the same moment: one look serves them all.
         await asyncio.sleep(max(FIRST_INTERVAL, affordable) / 2)
 
 
