@@ -187,7 +187,7 @@ class Issuer:
     def issue(self, conn: Any, request: Any) -> bool:
         scopes = tuple(request.json["scope"])
         if self.slow_scope is None or self.slow_scope in scopes:
-            self.gate.wait(20)
+            self.gate.wait(120)
         if "authorization" in request.headers or request.headers.get("x-api-key") not in self.pair.keys:
             return bool(self.tell.answer(401)(conn, request))
         if self.answer is not None:
@@ -263,15 +263,33 @@ def test_500_threads_at_once_ask_for_one_token(issuer: Issuer, bearer: Any, serv
 def test_a_slow_mint_of_one_scope_does_not_hold_up_another(issuer: Issuer, bearer: Any) -> None:
     issuer.slow_scope = "calls:read"
     issuer.gate.clear()
-    client = bearer(timeout=30)
-    slow = threading.Thread(target=client.get_call, args=(ID,))
+    client = bearer(timeout=120)
+    slow = threading.Thread(target=client.get_call, args=(ID,), daemon=True)
     slow.start()
     while not issuer.mints:
         time.sleep(0.01)
-    client.get_campaign(ID)
-    assert slow.is_alive()
+    other = threading.Thread(target=client.get_campaign, args=(ID,), daemon=True)
+    other.start()
+    other.join(20)
+    went_through = not other.is_alive()
     issuer.gate.set()
     slow.join(30)
+    other.join(30)
+    assert went_through, "while the other scope was still being asked for"
+
+
+def test_a_late_refusal_of_an_old_token_leaves_the_new_one() -> None:
+    cache, scopes = TokenCache(), frozenset({"calls:read"})
+    names = iter(["old", "new", "newer"])
+
+    def mint(wanted: frozenset[str]) -> IssuedToken:
+        return IssuedToken(next(names), wanted, 900, None)  # type: ignore[arg-type]
+
+    old = cache.get(scopes, mint)
+    cache.discard(scopes, old)
+    assert cache.get(scopes, mint).value == "new"
+    cache.discard(scopes, old)  # another thread had sent it too, and hears of it only now
+    assert cache.get(scopes, mint).value == "new"
 
 
 def test_a_failed_mint_is_one_failure_for_all_who_wait(issuer: Issuer, bearer: Any, tell: Any, server: Any) -> None:
