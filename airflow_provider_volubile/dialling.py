@@ -8,11 +8,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_volubile.api import wire
-from airflow_provider_volubile.api.client import VolubileClient
-from airflow_provider_volubile.api.models import Call
 from airflow_provider_volubile.exceptions import (
     VolubileAuthError,
     VolubileError,
@@ -27,6 +25,10 @@ from airflow_provider_volubile.recipients import Recipient
 from airflow_provider_volubile.schedule import Schedule
 from airflow_provider_volubile.submissions import Part, PartRecord, SubmissionJournal
 from airflow_provider_volubile.waiting import CLOCK_TOLERANCE, pages
+
+if TYPE_CHECKING:
+    from airflow_provider_volubile.api.client import VolubileClient
+    from airflow_provider_volubile.api.models import Call
 
 log = logging.getLogger(__name__)
 

@@ -87,7 +87,9 @@ def get_provider_info() -> dict[str, object]:
                     },
                     "timeout": {
                         "label": "Timeout (seconds)",
-                        "description": "How long to wait for a connection, for an answer to begin, and for each next part of it.",
+                        "description": (
+                            "How long to wait for a connection, for an answer to begin, and for each next part of it."
+                        ),
                         "schema": {"type": ["number", "null"], "default": 30, "exclusiveMinimum": 0, "maximum": 600},
                     },
                 },

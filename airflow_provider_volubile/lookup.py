@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_volubile.api import wire
-from airflow_provider_volubile.api.client import VolubileClient
-from airflow_provider_volubile.api.models import Call
 from airflow_provider_volubile.handles import SubmissionHandle, handles_and_ids
 from airflow_provider_volubile.waiting import READ_ONE_BY_ONE, CampaignWatch, campaign_watches, pages
+
+if TYPE_CHECKING:
+    from airflow_provider_volubile.api.client import VolubileClient
+    from airflow_provider_volubile.api.models import Call
 
 
 class CallRef(NamedTuple):

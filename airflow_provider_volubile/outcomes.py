@@ -11,17 +11,20 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
-from airflow_provider_volubile.api.models import Call
 from airflow_provider_volubile.exceptions import VolubileOutcomeGap
 from airflow_provider_volubile.schedule import Redial
+
+if TYPE_CHECKING:
+    from airflow_provider_volubile.api.models import Call
 
 NEVER_DIALED = "NEVER_DIALED"
 #: Somebody was talked to.
 REACHED = frozenset({"COMPLETED", "TRANSFERRED"})
 
-BEGINNING = datetime.min.replace(tzinfo=UTC)
+# Before any call; not the first day of the calendar, so that something can be subtracted from it.
+BEGINNING = datetime.fromtimestamp(0, UTC)
 
 
 class Attempt(NamedTuple):

@@ -126,9 +126,7 @@ def read_recipients(
         unknown_range += not number.known_range
 
     _check_columns(table, columns, phone_field, context_fields)
-    _warn_of_columns(
-        table.name, [name for name in columns if context_fields is None or name in context_fields]
-    )
+    _warn_of_columns(table.name, [name for name in columns if context_fields is None or name in context_fields])
     _warn_of_rows(table.name, rejected, unknown_range)
     return Recipients(tuple(accepted.values()), tuple(rejected), unknown_range)
 
@@ -197,9 +195,7 @@ def _listed(names: Iterable[str]) -> str:
 
 def _warn_of_rows(source: str, rejected: Sequence[Rejection], unknown_range: int) -> None:
     for rejection in rejected[:REJECTIONS_LOGGED]:
-        log.warning(
-            "%s, line %d (%s): not called: %s", source, rejection.line, rejection.phone, rejection.reason
-        )
+        log.warning("%s, line %d (%s): not called: %s", source, rejection.line, rejection.phone, rejection.reason)
     if len(rejected) > REJECTIONS_LOGGED:
         log.warning("%s: %d more rows are not called", source, len(rejected) - REJECTIONS_LOGGED)
     if unknown_range:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.sdk import Variable
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
-from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.exceptions import VolubileError
 from airflow_provider_volubile.hooks.volubile import VolubileHook
 from airflow_provider_volubile.waiting import CampaignRef
+
+if TYPE_CHECKING:
+    from airflow_provider_volubile.api.client import VolubileClient
 
 log = logging.getLogger(__name__)
 

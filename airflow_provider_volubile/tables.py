@@ -61,9 +61,7 @@ def _objects(items: Iterable[tuple[int, Any]], name: str, unit: str, text_column
                 item = {text_column: item}
             if not isinstance(item, Mapping):
                 kind = type(item).__name__
-                raise VolubileInputError(
-                    f"{name}, {unit} {number}: expected an object or a string, found {kind}"
-                )
+                raise VolubileInputError(f"{name}, {unit} {number}: expected an object or a string, found {kind}")
             row = {str(key): value for key, value in item.items()}
             columns.update(dict.fromkeys(row))
             yield Row(number, row)

@@ -19,19 +19,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from airflow_provider_volubile.api import wire
-from airflow_provider_volubile.api.client import VolubileClient
-from airflow_provider_volubile.api.models import Call
 from airflow_provider_volubile.exceptions import (
     VolubileError,
+    VolubileInputError,
     VolubileNotFound,
     VolubileProtocolError,
     VolubileRequestRefused,
 )
 from airflow_provider_volubile.outcomes import BEGINNING, NOTHING, Attempt, Progress, progress
 from airflow_provider_volubile.schedule import Redial
+
+if TYPE_CHECKING:
+    from airflow_provider_volubile.api.client import VolubileClient
+    from airflow_provider_volubile.api.models import Call
 
 log = logging.getLogger(__name__)
 
@@ -356,7 +359,7 @@ def _errors_of(group: Sequence[Watch]) -> Iterator[None]:
     """Errors about one object are its waiters' own; those about the account or the service are everybody's."""
     try:
         yield
-    except (VolubileNotFound, VolubileRequestRefused, VolubileProtocolError) as error:
+    except (VolubileInputError, VolubileNotFound, VolubileRequestRefused, VolubileProtocolError) as error:
         for watch in group:
             watch.error = error
 
@@ -398,13 +401,15 @@ def _look_at_calls(client: VolubileClient, group: list[CallsWatch], now: datetim
     result = Round()
     if len(ageless) <= READ_ONE_BY_ONE:
         for call_id in ageless:
-            result += _read_call(client, call_id, waiting.pop(call_id), now)
+            waiters = waiting.pop(call_id)
+            with _errors_of(waiters):
+                result += _read_call(client, call_id, waiters, now)
     if not waiting:
         return result
-    waiters = {id(watch): watch for watches in waiting.values() for watch in watches}.values()
-    horizons = [watch.horizon for watch in waiters]
+    everyone = {id(watch): watch for watches in waiting.values() for watch in watches}.values()
+    horizons = [watch.horizon for watch in everyone]
     horizon = None if None in horizons else min(filter(None, horizons))
-    agents = {watch.agent_id for watch in waiters}
+    agents = {watch.agent_id for watch in everyone}
     filters = {"agent_id": agents.pop()} if len(agents) == 1 else {}
     for page in pages(client, filters, horizon=horizon, since=horizon, now=now):
         moved = 0

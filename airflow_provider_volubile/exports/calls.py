@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from airflow_provider_volubile.api import wire
-from airflow_provider_volubile.api.client import VolubileClient
-from airflow_provider_volubile.api.models import Call
 from airflow_provider_volubile.exports.days import days_between, iso, midnight, partition
 from airflow_provider_volubile.exports.files import Export
 from airflow_provider_volubile.exports.formats import FileFormat
@@ -23,6 +21,9 @@ from airflow_provider_volubile.lookup import time_of
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
+
+    from airflow_provider_volubile.api.client import VolubileClient
+    from airflow_provider_volubile.api.models import Call
 
 log = logging.getLogger(__name__)
 

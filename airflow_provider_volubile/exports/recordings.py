@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
 from airflow_provider_volubile.api import wire
-from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.exceptions import VolubileError, VolubileProtocolError, VolubileUnavailable
 from airflow_provider_volubile.exports.days import partition
 from airflow_provider_volubile.exports.files import Export
 from airflow_provider_volubile.exports.tally import Tally
 from airflow_provider_volubile.fetching import fetch_all
 from airflow_provider_volubile.lookup import CallRef
+
+if TYPE_CHECKING:
+    from airflow_provider_volubile.api.client import VolubileClient
 
 log = logging.getLogger(__name__)
 

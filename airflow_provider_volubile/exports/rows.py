@@ -6,11 +6,13 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_volubile.api.models import Agent, Call, TranscriptEvent
 from airflow_provider_volubile.exceptions import VolubileInputError
 from airflow_provider_volubile.exports.schemas import Column
+
+if TYPE_CHECKING:
+    from airflow_provider_volubile.api.models import Agent, Call, TranscriptEvent
 
 
 def call_row(call: Call) -> dict[str, Any]:

@@ -7,11 +7,9 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo
 
-from airflow_provider_volubile.api.client import VolubileClient
-from airflow_provider_volubile.api.models import TranscriptEvent
 from airflow_provider_volubile.exceptions import (
     VolubileError,
     VolubileNotFound,
@@ -27,6 +25,10 @@ from airflow_provider_volubile.exports.spool import Spool
 from airflow_provider_volubile.exports.tally import Tally
 from airflow_provider_volubile.fetching import fetch_all
 from airflow_provider_volubile.lookup import CallRef
+
+if TYPE_CHECKING:
+    from airflow_provider_volubile.api.client import VolubileClient
+    from airflow_provider_volubile.api.models import TranscriptEvent
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ class Absent(NamedTuple):
     ref: CallRef
 
 
-Answer = Sequence[TranscriptEvent] | Absent | VolubileError
+Answer: TypeAlias = "Sequence[TranscriptEvent] | Absent | VolubileError"
 
 
 def export_transcripts(

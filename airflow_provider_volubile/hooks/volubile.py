@@ -1,20 +1,24 @@
-"""An Airflow connection becomes a Volubile client."""
+"""An Airflow connection becomes a Volubile client.
+
+Every operator imports this module, and so does every parse of their Dags: what talks HTTP is imported when it is used.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseHook
 from airflow.sdk.log import mask_secret
 
-from airflow_provider_volubile.api.client import VolubileClient
-from airflow_provider_volubile.api.models import IssuedToken
-from airflow_provider_volubile.api.pacing import shared_window
 from airflow_provider_volubile.exceptions import VolubileInputError
-from airflow_provider_volubile.hooks.checking import check
-from airflow_provider_volubile.hooks.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from airflow_provider_volubile.api.client import VolubileClient
+    from airflow_provider_volubile.api.models import IssuedToken
+    from airflow_provider_volubile.hooks.settings import Settings
 
 
 class VolubileHook(BaseHook):
@@ -38,6 +42,8 @@ class VolubileHook(BaseHook):
 
         :raises VolubileInputError: it lacks a key, or holds something that cannot be right.
         """
+        from airflow_provider_volubile.hooks.settings import read_settings
+
         connection = self.get_connection(self.volubile_conn_id)
         try:
             return read_settings(connection)
@@ -49,6 +55,9 @@ class VolubileHook(BaseHook):
 
         :param background: for polling: leaves a part of the window to those who do more than wait.
         """
+        from airflow_provider_volubile.api.client import VolubileClient
+        from airflow_provider_volubile.api.pacing import shared_window
+
         settings = self.settings
         account = hashlib.sha256(f"{settings.base_url}\n{settings.primary}".encode()).hexdigest()
         return VolubileClient(
@@ -72,6 +81,9 @@ class VolubileHook(BaseHook):
         :returns: whether everything the connection holds works, and a text for a person: which key works, how, with
             which limits; or what is wrong (host, TLS, proxy, keys, rights) and what to do.
         """
+        from airflow_provider_volubile.hooks.checking import check
+        from airflow_provider_volubile.hooks.settings import read_settings
+
         # The UI tests under a made-up id, so nothing here names the connection.
         try:
             settings = read_settings(self.get_connection(self.volubile_conn_id))

@@ -6,13 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Literal, TypedDict, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, cast
 
 from airflow.sdk import Context, conf
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_provider_volubile.api import wire
-from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.dialling import BulkDialler, Dialler, SingleDialler
 from airflow_provider_volubile.exceptions import (
     VolubileError,
@@ -36,6 +35,9 @@ from airflow_provider_volubile.triggers.calls import VolubileCallsTrigger
 from airflow_provider_volubile.triggers.events import WaitEvent, read_event, wait_event
 from airflow_provider_volubile.triggers.waiting import DEFERRAL_GRACE
 from airflow_provider_volubile.waiting import CallsWatch, Watch, follow
+
+if TYPE_CHECKING:
+    from airflow_provider_volubile.api.client import VolubileClient
 
 HOUR = 3600.0
 MAX_RECIPIENTS = 10_000

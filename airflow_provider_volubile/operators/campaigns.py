@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from threading import Thread
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 from airflow.sdk import Context
 
 from airflow_provider_volubile.api import wire
-from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.dialling import CampaignDialler
-from airflow_provider_volubile.exceptions import VolubileInputError
+from airflow_provider_volubile.exceptions import VolubileInputError, VolubileNotFound
 from airflow_provider_volubile.handles import SubmissionHandle, handles_and_ids
 from airflow_provider_volubile.operators.base import VolubileOperator, check_choice, useless_retries_avoided
 from airflow_provider_volubile.operators.submission import SubmissionOperator
@@ -26,6 +25,9 @@ from airflow_provider_volubile.stopping import (
 from airflow_provider_volubile.submissions import SubmissionJournal, SubmissionKind
 from airflow_provider_volubile.triggers.campaigns import VolubileCampaignTrigger
 from airflow_provider_volubile.waiting import CampaignRef, Watch, campaign_watches
+
+if TYPE_CHECKING:
+    from airflow_provider_volubile.api.client import VolubileClient
 
 WEEK = 7 * 24 * 3600.0
 
@@ -228,7 +230,10 @@ class VolubileUpdateCampaignStatusOperator(VolubileOperator):
         client = self.hook.client()
         result = []
         for campaign_id in campaign_ids(self.campaign_id):
-            campaign = client.update_campaign_status(campaign_id, self.status)
+            try:
+                campaign = client.update_campaign_status(campaign_id, self.status)
+            except VolubileNotFound:
+                raise VolubileInputError(f"campaign_id {campaign_id!r}: this account has no such campaign.") from None
             self.log.info("Campaign %s is %s.", campaign_id, campaign.status or self.status)
             result.append(CampaignStatus(campaign_id=campaign_id, status=campaign.status or self.status))
         return result

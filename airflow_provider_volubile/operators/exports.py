@@ -10,7 +10,6 @@ from zoneinfo import ZoneInfo
 from airflow.sdk import Context
 from airflow.sdk.lineage import get_hook_lineage_collector
 
-from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.exceptions import VolubileInputError
 from airflow_provider_volubile.exports import store
 from airflow_provider_volubile.exports.calls import CallsTable, export_calls
@@ -28,6 +27,8 @@ from airflow_provider_volubile.submissions import reference
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
+
+    from airflow_provider_volubile.api.client import VolubileClient
 
 
 class CallsExport(TypedDict):

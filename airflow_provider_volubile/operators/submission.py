@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 from airflow.sdk import Context, Param, conf
@@ -18,7 +18,6 @@ from airflow.sdk.execution_time.context import NEVER_EXPIRE
 from airflow.sdk.execution_time.hitl import upsert_hitl_detail
 
 from airflow_provider_volubile.api import wire
-from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.dialling import Dialler, advance, check_agent
 from airflow_provider_volubile.exceptions import (
     VolubileError,
@@ -46,6 +45,9 @@ from airflow_provider_volubile.submissions import (
 from airflow_provider_volubile.triggers.events import WaitEvent, read_event, wait_event
 from airflow_provider_volubile.triggers.waiting import DEFERRAL_GRACE, WaitTrigger
 from airflow_provider_volubile.waiting import Watch, follow, look
+
+if TYPE_CHECKING:
+    from airflow_provider_volubile.api.client import VolubileClient
 
 OnUnknown = Literal["fail", "resend", "ask"]
 ON_UNKNOWN: tuple[OnUnknown, ...] = ("fail", "resend", "ask")

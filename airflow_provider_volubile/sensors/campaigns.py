@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from airflow_provider_volubile.api import wire
-from airflow_provider_volubile.exceptions import VolubileInputError
+from airflow_provider_volubile.exceptions import VolubileInputError, VolubileNotFound
 from airflow_provider_volubile.handles import SubmissionHandle, handles_and_ids
 from airflow_provider_volubile.schedule import Redial
 from airflow_provider_volubile.sensors.waiting import WaitSensor
@@ -65,7 +65,10 @@ class VolubileCampaignSensor(WaitSensor):
                 f"recipients is {self.recipients!r}: with a plain campaign id, say how many people it calls; "
                 "the API does not tell. A handle holds the number."
             )
-        campaign = self.hook.client(background=True).get_campaign(campaign_id)
+        try:
+            campaign = self.hook.client(background=True).get_campaign(campaign_id)
+        except VolubileNotFound:
+            raise VolubileInputError(f"campaign {campaign_id!r}: this account has no such campaign.") from None
         if not campaign.name:
             raise VolubileInputError(f"Campaign {campaign_id} has no name, and calls are found by it only.")
         retry = campaign.retry

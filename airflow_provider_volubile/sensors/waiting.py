@@ -10,7 +10,7 @@ from typing import Any, Literal
 from airflow.sdk import BaseSensorOperator, Context, PokeReturnValue, conf
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
-from airflow_provider_volubile.exceptions import VolubileError, VolubileWaitFailed
+from airflow_provider_volubile.exceptions import VolubileError, VolubileInputError, VolubileWaitFailed
 from airflow_provider_volubile.handles import SubmissionHandle
 from airflow_provider_volubile.hooks.volubile import VolubileHook
 from airflow_provider_volubile.operators.base import (
@@ -113,6 +113,11 @@ class WaitSensor(BaseSensorOperator):
         if event["status"] == "error":
             error = VolubileWaitFailed if event["final"] else VolubileError
             raise error(f"Waiting failed: {event['message']}")
+        if event["missing"]:
+            raise VolubileInputError(
+                f"This account has no call {', '.join(event['missing'][:5])}"
+                + (f" ({len(event['missing'])} such ids in all)." if len(event["missing"]) > 5 else ".")
+            )
         recipients = self.handle.get("recipients", event["recipients"])
         counts = final_counts(
             recipients,

@@ -15,10 +15,9 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
-from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.exceptions import VolubileAuthError, VolubileError
 from airflow_provider_volubile.outcomes import NOTHING, Progress
 from airflow_provider_volubile.waiting import (
@@ -31,10 +30,13 @@ from airflow_provider_volubile.waiting import (
     look,
 )
 
+if TYPE_CHECKING:
+    from airflow_provider_volubile.api.client import VolubileClient
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-ClientFactory = Callable[[], VolubileClient]
+ClientFactory: TypeAlias = "Callable[[], VolubileClient]"
 
 # Polling may fail for so long before its waiters are told: an outage of the service is not the end of a campaign.
 FAILURE_BUDGET = timedelta(minutes=30)

@@ -14,8 +14,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from airflow_provider_volubile import waiting
-from airflow_provider_volubile.api.pacing import shared_window
-from airflow_provider_volubile.hooks import volubile as hooks
+from airflow_provider_volubile.api import pacing
 from airflow_provider_volubile.simulator import Simulator
 from airflow_provider_volubile.triggers import polling
 from airflow_provider_volubile.triggers.calls import VolubileCallsTrigger
@@ -133,7 +132,7 @@ def compare(*, calls: int = 1000, scale: float = 10) -> dict[str, Detected]:
     The rivals keep the interval they have by default: a shorter one only has more of their requests refused.
     """
     # These know the real window only.
-    hooks.shared_window = partial(shared_window, length=15 / scale)  # type: ignore[assignment]
+    pacing.shared_window = partial(pacing.shared_window, length=15 / scale)  # type: ignore[assignment]
     waiting.FIRST_INTERVAL = polling.FIRST_INTERVAL = 2 / scale
     waiting.SECONDS_PER_REQUEST = polling.SECONDS_PER_REQUEST = 0.3 / scale
     logging.getLogger("airflow.providers.http.hooks.http").setLevel(logging.CRITICAL)
