@@ -1,7 +1,7 @@
 """What can go wrong between us and Volubile, one class per thing a caller does about it.
 
-Every message says what happened, to what, and what to do next. None holds a key, a token, a full telephone
-number or the content of an answer. All of them can be pickled.
+Every message says what happened, to what, and what to do next. None holds a key, a token, a full telephone number or
+the content of an answer. All of them can be pickled.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ class VolubileError(Exception):
     """Base of everything this package raises about Volubile.
 
     :param message: What happened, to what, and what to do next.
-    :param operation: The operation concerned, as in the API's own list of routes (``createCampaign``,
-        ``getCall``…).
+    :param operation: The operation concerned, as in the API's own list of routes (``createCampaign``, ``getCall``…).
     :param status: HTTP status of the answer, None when there was none.
     """
 
@@ -82,8 +81,7 @@ class VolubileUnavailable(VolubileError):
 class VolubileUnknownOutcome(VolubileError):
     """A request that dials may have been taken, and no answer says so. Never repeat it before looking.
 
-    :param accepted: True when the server said yes but its answer could not be read (a campaign without its
-        id).
+    :param accepted: True when the server said yes but its answer could not be read (a campaign without its id).
     """
 
     def __init__(
@@ -114,9 +112,7 @@ class VolubileOutcomeGap(VolubileError):
 
 
 class VolubileWaitTimeout(VolubileError):
-    """Waiting took longer than allowed. Calls and campaigns go on; a retry goes on waiting and dials no one
-    again.
-    """
+    """Waiting took longer than allowed. Calls and campaigns go on; a retry goes on waiting and dials no one again."""
 
 
 def needs_a_person(error: BaseException) -> bool:

@@ -43,8 +43,7 @@ _PLUS = re.compile(r"^\s*(?:%(?:25)*2B)", re.IGNORECASE)
 def mask_phone(phone: str) -> str:
     """Hide a telephone number except its country code, at most one more digit, and the last two.
 
-    :param phone: A number, E.164 or as people write it: ``+33639980142``, ``0033 6 39 98 01 42``,
-        ``06.39.98.01.42``.
+    :param phone: A number, E.164 or as people write it: ``+33639980142``, ``0033 6 39 98 01 42``, ``06.39.98.01.42``.
     :returns: ``+33 6 ** ** ** 42``; what is no number, or too short to hide anything, becomes ``***``.
     """
     digits = _SEPARATORS.sub("", _PLUS.sub("+", phone))
@@ -72,8 +71,8 @@ def mask_phone(phone: str) -> str:
 def mask_phones(text: str) -> str:
     """Mask everything in a text that looks like a telephone number; leave ids, moments and counts alone.
 
-    Recognised are E.164 (also with ``%2B`` for the ``+``), the prefix ``00``, and French national numbers,
-    each with or without the separators people use, and French numbers that lost their ``+``.
+    Recognised are E.164 (also with ``%2B`` for the ``+``), the prefix ``00``, and French national numbers, each with
+    or without the separators people use, and French numbers that lost their ``+``.
     """
     return _KEEP_OR_PHONE.sub(_mask, text)
 

@@ -1,6 +1,4 @@
-"""From an answer's bytes to models. What cannot be read becomes a :class:`VolubileProtocolError`, nothing
-else.
-"""
+"""From an answer's bytes to models. What cannot be read becomes a :class:`VolubileProtocolError`, nothing else."""
 
 from __future__ import annotations
 

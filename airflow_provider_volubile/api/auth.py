@@ -3,9 +3,9 @@
 Facts: https://docs.volubile.ai/api-reference/authentication and
 https://docs.volubile.ai/api-reference/auth/create-token.
 
-:class:`ApiKeyPair` and :class:`BearerTokens` are plain values. What was learned about them (which key works,
-    which tokens are still good) belongs to the process: it is kept per address of the API and pair of keys,
-    and shared by all threads and by clients that are made later.
+The pair of keys and the tokens made of it are plain values here. What was learned about them (which key works, which
+tokens are still good) belongs to the process: it is kept per address of the API and pair of keys, and shared by all
+threads and by clients that are made later.
 """
 
 from __future__ import annotations

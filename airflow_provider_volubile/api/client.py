@@ -54,8 +54,8 @@ NEWEST_FIRST = "created,DESC"
 class VolubileClient:
     """One account of Volubile. Threads may share a client.
 
-    Every method raises the classes of :mod:`airflow_provider_volubile.exceptions` and nothing else; besides
-    those named at a method: :class:`VolubileInputError` before anything is sent, :class:`VolubileAuthError`,
+    Every method raises the classes of :mod:`airflow_provider_volubile.exceptions` and nothing else; besides those
+    named at a method: :class:`VolubileInputError` before anything is sent, :class:`VolubileAuthError`,
     :class:`VolubileRateLimitError`, :class:`VolubileRequestRefused`, :class:`VolubileUnavailable` and
     :class:`VolubileProtocolError`.
 
@@ -164,13 +164,12 @@ class VolubileClient:
         """One page of calls (https://docs.volubile.ai/api-reference/calls/list).
 
         :param phone: E.164.
-        :param campaign: a campaign's name, not its id. Whether the server applied this filter cannot be
-            checked.
-        :param from_date: first day, with ``to_date`` only. The clock and zone of these days are not
-            documented: ask one day wider on both sides and decide by the timestamps.
+        :param campaign: a campaign's name, not its id. Whether the server applied this filter cannot be checked.
+        :param from_date: first day, with ``to_date`` only. The clock and zone of these days are not documented: ask
+            one day wider on both sides and decide by the timestamps.
         :param to_date: last day, inclusive.
-        :param sort: ``property,ASC`` or ``property,DESC``. When the server refuses it, the page comes in an
-            unknown order and its ``sort`` is None.
+        :param sort: ``property,ASC`` or ``property,DESC``. When the server refuses it, the page comes in an unknown
+            order and its ``sort`` is None.
         """
         filters = wire.call_query(
             agent_id=agent_id, phone=phone, campaign=campaign, from_date=from_date, to_date=to_date
@@ -245,11 +244,10 @@ class VolubileClient:
         return next(iter(read_accepted(routes.CREATE_CALL, answer)), AcceptedCall())
 
     def create_bulk_calls(self, agent_id: str, recipients: Iterable[wire.RecipientLike]) -> list[AcceptedCall]:
-        """Have an outbound agent call up to 1,000 people; both bodies of this route are assumed
-        (:mod:`.wire`).
+        """Have an outbound agent call up to 1,000 people; both bodies of this route are assumed (:mod:`.wire`).
 
-        :returns: the calls the server told of: perhaps fewer than were sent, in any order, without ids or
-            numbers. People who are missing may be called all the same: look in the list of calls.
+        :returns: the calls the server told of: perhaps fewer than were sent, in any order, without ids or numbers.
+            People who are missing may be called all the same: look in the list of calls.
         :raises VolubileUnknownOutcome: all, some or none may be called.
         """
         answer = self._send(routes.CREATE_BULK_CALLS, body=wire.bulk_body(agent_id, recipients))
@@ -274,8 +272,8 @@ class VolubileClient:
     def open_recording(self, call_id: str, *, offset: int = 0) -> AbstractContextManager[Recording]:
         """Open the audio of a call; use it in a ``with`` statement and read ``iter_chunks()``.
 
-        Only the route is documented. Audio, a redirect and a JSON link are understood. Credentials go to the
-        API only; the link must be https.
+        Only the route is documented. Audio, a redirect and a JSON link are understood. Credentials go to the API
+        only; the link must be https.
 
         :param offset: bytes to skip. Look at the recording's own ``offset``: not every server can skip.
         :raises VolubileNotFound: no such call, or it was not recorded.
@@ -298,12 +296,12 @@ class VolubileClient:
     def create_campaign(self, request: Mapping[str, Any]) -> Campaign:
         """Create a campaign (https://docs.volubile.ai/api-reference/campaigns/create).
 
-        ``timezone`` is documented in answers only: when the server refuses it, the campaign is created
-        without it, and a warning tells when the answer shows another one.
+        ``timezone`` is documented in answers only: when the server refuses it, the campaign is created without it,
+        and a warning tells when the answer shows another one.
 
         :param request: the documented body, as :func:`wire.campaign_body` builds it.
-        :raises VolubileUnknownOutcome: it may or may not exist; its ``accepted`` is True when it does, but
-            its id could not be read. Find its calls by the campaign's name.
+        :raises VolubileUnknownOutcome: it may or may not exist; its ``accepted`` is True when it does, but its id
+            could not be read. Find its calls by the campaign's name.
         """
         body = dict(request)
         zone = body.get("timezone")
@@ -340,8 +338,7 @@ class VolubileClient:
         return campaign
 
     def update_campaign_status(self, campaign_id: str, status: str) -> Campaign:
-        """Pause, resume or cancel a campaign
-        (https://docs.volubile.ai/api-reference/campaigns/update-status).
+        """Pause, resume or cancel a campaign (https://docs.volubile.ai/api-reference/campaigns/update-status).
 
         Setting the status it already has is a success, also where the server refuses it.
 
@@ -371,8 +368,7 @@ class VolubileClient:
     # --- tokens ---------------------------------------------------------------------------------------------------
 
     def issue_token(self, scopes: Iterable[str]) -> IssuedToken:
-        """Ask for a bearer token (https://docs.volubile.ai/api-reference/auth/create-token), with an API key
-        always.
+        """Ask for a bearer token (https://docs.volubile.ai/api-reference/auth/create-token), with an API key always.
 
         :param scopes: such as ``calls:read``; one text for a single one.
         :raises VolubileProtocolError: the answer holds no token, or one whose life is over or unknown.

@@ -1,9 +1,9 @@
 """What Volubile answers, as typed and frozen objects.
 
 Fields were added to the API over time and more will come, so every model keeps members it does not know (in
-``model_extra``), statuses are plain strings, and everything but an ``id`` may be missing. Moments are aware
-and in UTC, as the `call page <https://docs.volubile.ai/api-reference/calls/get>`__ says; one that comes
-without a zone is taken as UTC. ``model_dump(by_alias=True)`` gives the API's own names back.
+``model_extra``), statuses are plain strings, and everything but an ``id`` may be missing. Moments are aware and in
+UTC, as the `call page <https://docs.volubile.ai/api-reference/calls/get>`__ says; one that comes without a zone is
+taken as UTC. ``model_dump(by_alias=True)`` gives the API's own names back.
 
 A printed model shows ids, statuses and masked numbers, never what somebody said.
 """
@@ -147,8 +147,8 @@ class Call(ApiModel):
 class TranscriptEvent(ApiModel):
     """Something that happened in a call (https://docs.volubile.ai/api-reference/calls/get-transcript).
 
-    :param action: ``RING``, ``ANSWER``, ``HUMAN_SPEAK``, ``AGENT_SPEAK``, ``ANSWERING_MACHINE_BEEP``,
-        ``HANG_UP``, ``TRANSFER_CALL``, or one that came later.
+    :param action: ``RING``, ``ANSWER``, ``HUMAN_SPEAK``, ``AGENT_SPEAK``, ``ANSWERING_MACHINE_BEEP``, ``HANG_UP``,
+        ``TRANSFER_CALL``, or one that came later.
     :param actor: ``UNKNOWN``, ``HUMAN``, ``AGENT``, ``ANSWERING_MACHINE``.
     :param message: what was said, where someone speaks.
     """
@@ -213,8 +213,7 @@ class Page(Generic[ItemT]):
 
     :param content: the items that were asked for.
     :param page: number of this page, from 1; None when the answer did not tell (so with all the numbers).
-    :param received: items the server sent; more than ``content`` when it ignored a filter that we then
-        applied.
+    :param received: items the server sent; more than ``content`` when it ignored a filter that we then applied.
     :param sort: the order that was asked for; None when the server refused it, and the order is unknown.
     """
 
@@ -229,9 +228,7 @@ class Page(Generic[ItemT]):
 
 @dataclass(frozen=True, slots=True)
 class AcceptedCall:
-    """A call the server took. Both may be missing: the answer is not documented. Then look in the list of
-    calls.
-    """
+    """A call the server took. Both may be missing: the answer is not documented. Then look in the list of calls."""
 
     id: str | None = None
     phone: str | None = None

@@ -14,11 +14,11 @@ ItemT = TypeVar("ItemT", bound=ApiModel)
 def walk(operation: str, fetch: Callable[[int], Page[ItemT]]) -> Iterator[ItemT]:
     """Yield each item once, page after page.
 
-    Items that are added at the head of the list meanwhile push others onto the next page: those come twice
-    and are dropped here; none is missed.
+    Items that are added at the head of the list meanwhile push others onto the next page: those come twice and are
+    dropped here; none is missed.
 
-    :raises VolubileProtocolError: the server says there is more, but answers with the same page again. Going
-        on would never end, and stopping would silently lose the rest.
+    :raises VolubileProtocolError: the server says there is more, but answers with the same page again. Going on would
+        never end, and stopping would silently lose the rest.
     """
     seen: set[str] = set()
     number = 1

@@ -1,8 +1,8 @@
 """Keep our URLs out of urllib3's logs.
 
-At DEBUG level urllib3 prints the path and query of each request: a telephone number in a filter, the
-signature of a link to a recording. Records made while one of our requests is under way in the same thread
-lose their queries and unmasked numbers; no one else's are touched.
+At DEBUG level urllib3 prints the path and query of each request: a telephone number in a filter, the signature of a
+link to a recording. Records made while one of our requests is under way in the same thread lose their queries and
+unmasked numbers; no one else's are touched.
 """
 
 from __future__ import annotations

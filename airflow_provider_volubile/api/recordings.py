@@ -36,8 +36,7 @@ class Recording:
 
     :param content_type: as the server calls it, such as ``audio/mpeg``; empty when it does not.
     :param length: bytes of the whole recording; None when the server did not tell.
-    :param offset: where the chunks begin. 0 although another was asked for: the server cannot resume, begin
-        anew.
+    :param offset: where the chunks begin. 0 although another was asked for: the server cannot resume, begin anew.
     """
 
     content_type: str
@@ -48,8 +47,8 @@ class Recording:
     def iter_chunks(self) -> Iterator[bytes]:
         """The audio, once.
 
-        :raises VolubileUnavailable: it broke off or is shorter than announced. Keep what came and open it
-            again with ``offset``.
+        :raises VolubileUnavailable: it broke off or is shorter than announced. Keep what came and open it again with
+            ``offset``.
         """
         at = self.offset
         reason = None

@@ -1,8 +1,8 @@
 """What may be sent again, and when to stop: the rules every request goes through.
 
-A repeatable request is sent again after connection faults, 429 and 5xx. One that dials is sent again only
-when the server certainly did not take it: not a byte of its body left, 429, or 401 and another credential to
-try. After anything else without a definite answer its outcome is unknown, and only looking can tell.
+A repeatable request is sent again after connection faults, 429 and 5xx. One that dials is sent again only when the
+server certainly did not take it: not a byte of its body left, 429, or 401 and another credential to try. After
+anything else without a definite answer its outcome is unknown, and only looking can tell.
 """
 
 from __future__ import annotations
@@ -74,9 +74,7 @@ class RetryBudget:
 
 
 class RateLimit(NamedTuple):
-    """What the last answer told about the account's window
-    (https://docs.volubile.ai/api-reference/rate-limiting).
-    """
+    """What the last answer told about the account's window (https://docs.volubile.ai/api-reference/rate-limiting)."""
 
     limit: int
     remaining: int
@@ -237,9 +235,7 @@ def _encode(route: Route, data: Any) -> bytes:
 
 
 class _Patience:
-    """How long one message is still worth another attempt. tenacity asks for the pause first, then whether to
-    stop.
-    """
+    """How long one message is still worth another attempt. tenacity asks for the pause first, then whether to stop."""
 
     def __init__(self, budget: RetryBudget) -> None:
         self._budget = budget
@@ -247,8 +243,8 @@ class _Patience:
         self._paused = {True: 0.0, False: 0.0}  # seconds, by whether it was for 429
 
     def pause(self, state: RetryCallState) -> float:
-        """Seconds: growing and random, so that many clients do not come back at once; never less than the
-        server says.
+        """Seconds: growing and random, so that many clients do not come back at once; never less than the server
+        says.
         """
         again = _failure(state)
         growing = min(_LONGEST_PAUSE, 0.5 * 2.0 ** min(state.attempt_number - 1, 10))

@@ -53,9 +53,9 @@ def issued_token(token: Any, answer: Any, scopes: frozenset[str]) -> IssuedToken
 def token_lifetime(token: str, expires_in: Any, now: float) -> float | None:
     """Seconds a token is good for from its receipt; None when neither it nor its answer says.
 
-    The token's own ``exp - iat`` is taken first, which a clock that goes wrong on either side cannot distort;
-    then ``expiresIn``; then ``exp`` against this machine's clock. Where the first two disagree, the shorter
-    one holds. More than :data:`LONGEST_LIFE` is cut.
+    The token's own ``exp - iat`` is taken first, which a clock that goes wrong on either side cannot distort; then
+    ``expiresIn``; then ``exp`` against this machine's clock. Where the first two disagree, the shorter one holds.
+    More than :data:`LONGEST_LIFE` is cut.
 
     :param now: this machine's time, as a timestamp.
     :raises ValueError: a life that is over, negative or no number.
@@ -77,9 +77,7 @@ def token_lifetime(token: str, expires_in: Any, now: float) -> float | None:
 
 
 def _claims(token: str) -> dict[str, Any]:
-    """What a JWT says about itself, unverified; nothing when it is no JWT (documented is one, opaque is
-    fine).
-    """
+    """What a JWT says about itself, unverified; nothing when it is no JWT (documented is one, opaque is fine)."""
     try:
         return jwt.decode(token, options={"verify_signature": False})
     except (jwt.PyJWTError, ValueError, RecursionError):
@@ -116,8 +114,8 @@ class TokenCache:
     def get(self, scopes: frozenset[str], mint: Mint) -> _Token:
         """Return a token that is good for a while; ask for one if there is none.
 
-        Threads that come meanwhile wait for the same answer, and share the error if it is one. Other scopes
-        are not held up.
+        Threads that come meanwhile wait for the same answer, and share the error if it is one. Other scopes are not
+        held up.
         """
         while True:
             with self._lock:

@@ -28,7 +28,8 @@ from airflow_provider_volubile.masking import mask_phones
 
 #: Bytes of a JSON body after decompression.
 JSON_LIMIT = 32 * 2**20
-#: Seconds for one body from its first to its last byte, however slowly they drip.
+#: Seconds for one body from its first to its last byte, however slowly they drip. (Headers are bounded by http.client,
+#: 100 lines of 64 KiB, and each wait for more of them by the read timeout.)
 BODY_SECONDS = 300.0
 #: The same for a recording, whose size is not limited.
 STREAM_SECONDS = 3600.0
@@ -42,8 +43,8 @@ _FAULTS = (requests.RequestException, urllib3.exceptions.HTTPError, HTTPExceptio
 class Outgoing:
     """A request as it is sent.
 
-    :param own_connection: use a connection that no other request used. On a kept-alive one that the server
-        has just closed, nobody could tell whether it took the request.
+    :param own_connection: use a connection that no other request used. On a kept-alive one that the server has just
+        closed, nobody could tell whether it took the request.
     :param stream: leave the body of a success unread, for :meth:`Transport.read_chunks`.
     :param limit: bytes of body to read; a larger one is a flaw of the answer.
     """
@@ -90,8 +91,8 @@ class ConnectionFault(Exception):
 class _Body:
     """A request body that knows whether any of it was handed to the connection.
 
-    The headers announce its length and go first, so a server that never got the body cannot have acted on it.
-    This holds for every way to fail before: resolving, connecting, the proxy, TLS.
+    The headers announce its length and go first, so a server that never got the body cannot have acted on it. This
+    holds for every way to fail before: resolving, connecting, the proxy, TLS.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -143,8 +144,8 @@ def origin(url: str | SplitResult) -> tuple[str, str, int]:
 def check_base_url(url: str) -> str:
     """Return the address of the API without a slash at its end.
 
-    :raises VolubileInputError: not https (http is for this machine only), or anything but host, port and path
-        in it. The message never shows a user or password that was put into the URL.
+    :raises VolubileInputError: not https (http is for this machine only), or anything but host, port and path in it.
+        The message never shows a user or password that was put into the URL.
     """
     text = str(url).strip()
     try:
@@ -171,8 +172,7 @@ def check_base_url(url: str) -> str:
 
 
 class Transport:
-    """Sends requests over kept-alive connections. May be used by many threads: each borrows a session of its
-    own.
+    """Sends requests over kept-alive connections. May be used by many threads: each borrows a session of its own.
 
     :param timeout: seconds without progress, for connecting and for reading, or one for each.
     """
@@ -285,8 +285,8 @@ def _new_session() -> requests.Session:
 def _read(response: requests.Response, limit: int, timeout: tuple[float, float]) -> tuple[bytes | None, str, bool]:
     """Return the body, or None with what is wrong and whether it broke off half-way.
 
-    Read in single receives, so that neither dripping bytes nor a small body that unpacks into a huge one can
-    hold us or fill the memory: both limits are looked at after each.
+    Read in single receives, so that neither dripping bytes nor a small body that unpacks into a huge one can hold us
+    or fill the memory: both limits are looked at after each.
     """
     deadline = time.monotonic() + BODY_SECONDS
     parts: list[bytes] = []

@@ -112,9 +112,9 @@ def call_query(
 ) -> dict[str, str | int]:
     """Filters of the call list (https://docs.volubile.ai/api-reference/calls/list).
 
-    Documented: that the filters exist, ``from`` and ``to`` as whole days that must come together. Inferred:
-    the names ``agentId`` and ``phone``; whether they were applied is checked (:func:`is_wanted`). Assumed:
-    the name ``campaign``, whose effect cannot be checked, since calls do not name their campaign.
+    Documented: that the filters exist, ``from`` and ``to`` as whole days that must come together. Inferred: the names
+    ``agentId`` and ``phone``; whether they were applied is checked (:func:`is_wanted`). Assumed: the name
+    ``campaign``, whose effect cannot be checked, since calls do not name their campaign.
     """
     query: dict[str, str | int] = {}
     if agent_id is not None:
@@ -151,8 +151,8 @@ class Listed(Protocol):
 def is_wanted(call: Listed, *, agent_id: str | None, phone: str | None) -> bool:
     """Whether a listed call passes the filters that were asked for: a server may ignore a name it does not know.
 
-    Numbers are compared by their digits and from the end, so that another notation of the same number passes.
-    A call without a number is nobody's that was asked for.
+    Numbers are compared by their digits and from the end, so that another notation of the same number passes. A call
+    without a number is nobody's that was asked for.
     """
     if agent_id is not None and call.agent_id is not None and call.agent_id.lower() != agent_id.lower():
         return False
@@ -196,8 +196,8 @@ def check_phone(phone: Any) -> str:
 def recipient_body(recipient: RecipientLike) -> dict[str, Any]:
     """A person as ``{"phone", "context"}``.
 
-    Documented for a single call (https://docs.volubile.ai/api-reference/calls/create), inferred for campaigns
-    and bulk calls, whose pages do not show the members of a recipient. Assumed: ``context`` may be left out.
+    Documented for a single call (https://docs.volubile.ai/api-reference/calls/create), inferred for campaigns and
+    bulk calls, whose pages do not show the members of a recipient. Assumed: ``context`` may be left out.
     """
     if isinstance(recipient, Mapping):
         phone, context = recipient.get("phone"), recipient.get("context")
@@ -215,12 +215,11 @@ def context_values(context: Mapping[str, Any]) -> dict[str, Any]:
     """The context as it is sent.
 
     The documentation shows strings only, so strings are sent: numbers in their shortest form (``7.0`` becomes
-    ``"7"``, as an agent would say it), ``True`` as ``"true"``. None is left out. Objects and lists of JSON
-    are sent as they are (assumed: the context is called a free object).
+    ``"7"``, as an agent would say it), ``True`` as ``"true"``. None is left out. Objects and lists of JSON are sent
+    as they are (assumed: the context is called a free object).
 
-    :raises VolubileInputError: a value that is not JSON, or a key that is no text or is ``system``, which the
-        service fills in itself (https://docs.volubile.ai/en/product/prompt/context). Names the key, not the
-        value.
+    :raises VolubileInputError: a value that is not JSON, or a key that is no text or is ``system``, which the service
+        fills in itself (https://docs.volubile.ai/en/product/prompt/context). Names the key, not the value.
     """
     sent: dict[str, Any] = {}
     for key, value in context.items():
@@ -276,9 +275,7 @@ def call_body(agent_id: str, recipient: RecipientLike) -> dict[str, Any]:
 
 
 def bulk_body(agent_id: str, recipients: Iterable[RecipientLike]) -> dict[str, Any]:
-    """Assumed: no page shows the body of ``POST /v1/bulk/calls``. One agent for all, recipients as in a
-    campaign.
-    """
+    """Assumed: no page shows the body of ``POST /v1/bulk/calls``. One agent for all, recipients as in a campaign."""
     return {"agentId": check_id(agent_id, "agent_id"), "recipients": _recipients(recipients)}
 
 
@@ -296,9 +293,9 @@ def campaign_body(
 ) -> dict[str, Any]:
     """A new campaign (https://docs.volubile.ai/api-reference/campaigns/create).
 
-    Documented: all members but the following. Inferred from answers: the members of ``retry`` (``max``,
-    ``delay``, ``retryOn``). Inferred: the members of a recipient. Assumed: ``timezone`` is accepted (the
-    client sends again without it when it is refused).
+    Documented: all members but the following. Inferred from answers: the members of ``retry`` (``max``, ``delay``,
+    ``retryOn``). Inferred: the members of a recipient. Assumed: ``timezone`` is accepted (the client sends again
+    without it when it is refused).
     """
     body: dict[str, Any] = {
         "name": name,
@@ -355,9 +352,9 @@ def agent_body(changes: Mapping[str, Any]) -> dict[str, Any]:
 def accepted_calls(data: Any) -> Iterator[tuple[str | None, str | None]]:
     """Ids and numbers of calls that were taken, in any form a server may choose to tell them.
 
-    The answers to ``POST /v1/calls`` (the page says there is none) and to ``POST /v1/bulk/calls`` are not
-    documented. Assumed: an object with ``id``; ``{"calls": [...]}`` or a bare list of such objects or of ids.
-    What is missing from the answer may have been taken all the same.
+    The answers to ``POST /v1/calls`` (the page says there is none) and to ``POST /v1/bulk/calls`` are not documented.
+    Assumed: an object with ``id``; ``{"calls": [...]}`` or a bare list of such objects or of ids. What is missing
+    from the answer may have been taken all the same.
     """
     if isinstance(data, Mapping):
         inner = next((data[key] for key in ("calls", "content") if isinstance(data.get(key), list)), None)
@@ -382,9 +379,8 @@ def _is_id(value: Any) -> bool:
 def transcript_events(body: bytes) -> list[Any]:
     """The events of a transcript as plain JSON.
 
-    Documented is a single event (https://docs.volubile.ai/api-reference/calls/get-transcript), which can
-    hardly be all. Assumed: a list; understood too: one object, one object per line, a list in ``content`` or
-    ``events``.
+    Documented is a single event (https://docs.volubile.ai/api-reference/calls/get-transcript), which can hardly be
+    all. Assumed: a list; understood too: one object, one object per line, a list in ``content`` or ``events``.
 
     :raises ValueError: none of these.
     """
@@ -404,9 +400,7 @@ def _is_event(data: Any) -> bool:
 
 
 def recording_link(data: Any) -> str | None:
-    """The link in a JSON answer to ``GET /v1/calls/{id}/recording``. Assumed: the page of this route is not
-    known.
-    """
+    """The link in a JSON answer to ``GET /v1/calls/{id}/recording``. Assumed: the page of this route is not known."""
     if isinstance(data, str):
         return data or None
     if isinstance(data, Mapping):
@@ -422,8 +416,8 @@ _MESSAGE_LIMIT = 300
 def server_message(body: bytes | None) -> str:
     """What an error answer says, in one bounded line with numbers masked; empty when it says nothing.
 
-    The members of ``ErrorResponse`` are not documented. Assumed: ``message`` (or ``detail``, ``error``,
-    ``title``), perhaps with a list ``errors``; any other text is shown as it is, unless it is a web page.
+    The members of ``ErrorResponse`` are not documented. Assumed: ``message`` (or ``detail``, ``error``, ``title``),
+    perhaps with a list ``errors``; any other text is shown as it is, unless it is a web page.
     """
     if not body:
         return ""
@@ -457,7 +451,5 @@ def _one_line(text: str) -> str:
 
 
 def refuses_timezone(reason: str) -> bool:
-    """Whether a 400 seems to be about the ``timezone`` of a new campaign, which is documented in answers
-    only.
-    """
+    """Whether a 400 seems to be about the ``timezone`` of a new campaign, which is documented in answers only."""
     return re.search(r"time[\s_-]?zone", reason, re.IGNORECASE) is not None
