@@ -250,11 +250,16 @@ class TestRecordings:
         assert list(contents(folder)) == ["_recordings-k.manifest.json"]
         assert [path.name for path in folder.parent.iterdir()] == ["out"]
 
-    def test_an_odd_id_from_the_list_is_reported_too(self, client, folder):
-        ref = CallRef("../x", status="COMPLETED", recorded=True, at=YESTERDAY)
+    def test_an_odd_id_from_the_list_is_reported_too(self, client, folder, tmp_path, monkeypatch):
+        work = tmp_path / "work"
+        work.mkdir()
+        (work / "precious").write_text("x")
+        monkeypatch.setattr("tempfile.tempdir", str(work))
+        ref = CallRef("../precious", status="COMPLETED", recorded=True, at=YESTERDAY)
         with Export(open_path(str(folder)), "recordings-k", {}) as export:
             tally = export_recordings(client, export, [ref], zone=UTC_ZONE)
         assert tally.missing == 1
+        assert (work / "precious").read_text() == "x"
         assert not folder.exists()
 
 
