@@ -73,15 +73,12 @@ class TestSchema:
     def test_moments_are_written_in_utc(self):
         paris_winter = datetime(2025, 10, 26, 2, 30, tzinfo=timezone(timedelta(hours=1)))
         assert json.loads(CALLS.encode({"created": paris_winter}))["created"] == "2025-10-26T01:30:00Z"
-        assert (
-            json.loads(CALLS.encode({"created": "2025-10-26T02:30:00+02:00"}))["created"]
-            == "2025-10-26T00:30:00Z"
-        )
+        assert json.loads(CALLS.encode({"created": "2025-10-26T02:30:00+02:00"}))["created"] == "2025-10-26T00:30:00Z"
 
     @pytest.mark.parametrize(
         "row",
         [
-            {"created": datetime(2025, 11, 12)},  # noqa: DTZ001
+            {"created": datetime(2025, 11, 12)},
             {"phone_number": "x"},
             {"context": {"score": float("nan")}},
             {"context": {"when": datetime.now(UTC)}},
@@ -139,10 +136,7 @@ class TestFormats:
 
     @pytest.mark.parametrize("file_format", ["jsonl", "parquet", "csv"])
     def test_duckdb_reads_them(self, rows, file_format, tmp_path):
-        path = (
-            tmp_path
-            / {"jsonl": "calls.jsonl.gz", "parquet": "calls.parquet", "csv": "calls.csv"}[file_format]
-        )
+        path = tmp_path / {"jsonl": "calls.jsonl.gz", "parquet": "calls.parquet", "csv": "calls.csv"}[file_format]
         path.write_bytes(as_bytes(CALLS, rows, file_format))
         found = duckdb.sql(f"SELECT call_id, duration, summary FROM '{path}' ORDER BY duration").fetchall()
         assert found == [(CALL["id"], 74, CALL["summary"]), ("40b6f8d2", None, None)]

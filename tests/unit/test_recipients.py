@@ -203,10 +203,7 @@ class TestCsv:
         path = write(tmp_path / "people.csv", f"mobile;first_name\n{LUCIE};Lucie\n")
         with pytest.raises(VolubileInputError) as error:
             read_recipients(path)
-        assert (
-            str(error.value)
-            == f"{path}: has no column 'phone' (phone_field); its columns: 'mobile', 'first_name'"
-        )
+        assert str(error.value) == f"{path}: has no column 'phone' (phone_field); its columns: 'mobile', 'first_name'"
         with pytest.raises(VolubileInputError, match=r"no column 'city' \(context_fields\)"):
             read_recipients(path, phone_field="mobile", context_fields=["city"])
 
@@ -254,9 +251,7 @@ class TestOtherFiles:
         assert list(reasons(result)) == [4]
 
     def test_json(self, tmp_path):
-        path = write(
-            tmp_path / "people.json", json.dumps([LUCIE, {"phone": KARIM, "day": "Friday"}], indent=2)
-        )
+        path = write(tmp_path / "people.json", json.dumps([LUCIE, {"phone": KARIM, "day": "Friday"}], indent=2))
         assert phones(read_recipients(path)) == [LUCIE, KARIM]
 
     def test_parquet(self, tmp_path):
