@@ -242,6 +242,24 @@ def test_a_wait_outlives_its_tokens(
     assert set(keys) == {"issueToken"}, "keys do nothing but ask for tokens"
 
 
+def test_tokens_that_are_revoked_during_a_wait_are_replaced(
+    run_dag: RunDag, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_VOLUBILE_DEFAULT", connection_json(simulator, auth="bearer"))
+    simulator.configure(speed=0)
+
+    def revoke() -> None:
+        simulator.wait_until(lambda: used(simulator, "listCalls")["token"] >= 1)
+        simulator.revoke_tokens()
+        simulator.wait_until(lambda: refusals(simulator) >= 1)
+        simulator.configure(speed=600)
+
+    with meanwhile(revoke):
+        ran = run_dag(bulk)
+    assert ran.state == "success"
+    assert ran.task("wait").try_number == 1
+
+
 def test_500_threads_ask_for_one_token(connection: str, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_VOLUBILE_DEFAULT", connection_json(simulator, auth="bearer", timeout=120))
     simulator.fault("issueToken", "delay", seconds=1, times=None)  # long enough for all to come and ask
