@@ -1,0 +1,576 @@
+"""No sequence of crashes, retries, clears and lost answers calls anyone twice, and nobody is forgotten.
+
+The real operators, diallers and journal run against a model of the service that knows the truth. Hypothesis decides
+what happens: where a process dies, which answers are lost before or after the request was taken, how late calls show
+up in the list, what people do. Time is the model's own. The same machine with a protection switched off must find
+somebody who is called twice, or the machine could not fail.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, tzinfo
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+from airflow.sdk.bases.operator import ExecutorSafeguard
+from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput, TaskDeferred
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from airflow_provider_volubile import dialling, submissions, waiting
+from airflow_provider_volubile.api import wire
+from airflow_provider_volubile.api.models import AcceptedCall, Agent, Call, Campaign, Page
+from airflow_provider_volubile.exceptions import (
+    VolubileError,
+    VolubileInputsChanged,
+    VolubileRequestRefused,
+    VolubileUnavailable,
+    VolubileUnknownOutcome,
+    VolubileUnknownSubmission,
+)
+from airflow_provider_volubile.operators import campaigns, submission
+from airflow_provider_volubile.operators.calls import VolubileBulkCallsOperator
+from airflow_provider_volubile.operators.campaigns import VolubileCreateCampaignOperator
+from airflow_provider_volubile.operators.submission import CREATED, SEND, STOP, SubmissionOperator
+from airflow_provider_volubile.outcomes import NOTHING
+from airflow_provider_volubile.submissions import PENDING, SubmissionJournal
+from airflow_provider_volubile.triggers.events import wait_event
+from airflow_provider_volubile.waiting import look
+
+AGENT = "5b0f3c52-8a0e-4a4e-9d0c-6f2b1c7e9a10"
+PHONES = [f"+3363998{n:04d}" for n in range(5)]
+#: What the list of people may look like: the same, shorter, in another order, longer.
+INPUTS = [PHONES, PHONES[:4], PHONES[::-1], [*PHONES, "+33639980099"]]
+CONFIRMATION_TIMEOUT = 300
+CALL_LENGTH = timedelta(seconds=60)
+# Longer than looking lasts: calls may also show up when nobody looks for them any more.
+LAGS = (0, 0, 30, 200, 1000)
+START = datetime(2025, 11, 24, 9, 0, tzinfo=UTC)
+
+
+class Crash(BaseException):
+    """The process was killed."""
+
+
+class CalledTwice(AssertionError):
+    """What must never happen."""
+
+
+class ModelTime(datetime):
+    """``datetime`` whose present is the model's."""
+
+    present: ClassVar[datetime] = START
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+        return ModelTime.present.astimezone(tz)
+
+    @staticmethod
+    def sleep(seconds: float) -> None:
+        ModelTime.present += timedelta(seconds=seconds)
+
+
+class Store:
+    """The task state store: JSON, and it outlives processes."""
+
+    def __init__(self, die: Callable[[], None]) -> None:
+        self.values: dict[str, str] = {}
+        self._die = die
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return json.loads(self.values[key]) if key in self.values else default
+
+    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
+        self._die()
+        self.values[key] = json.dumps(value)
+        self._die()
+
+
+class Service:
+    """Volubile: it knows who was called, and may be slow to show it."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Call, str | None, datetime]] = []  # call, campaign, when it shows up in the list
+        self.campaigns: dict[str, str] = {}
+        #: Calls before this one were called again on purpose.
+        self.since = 0
+        self._ids = itertools.count(1)
+
+    def take(self, people: Sequence[Any], lag: int, campaign: str | None = None) -> list[str]:
+        now = ModelTime.present
+        ids = []
+        for person in people:
+            body = wire.recipient_body(person)
+            call = Call(
+                id=f"call-{next(self._ids)}",
+                agentId=AGENT,
+                phone=body["phone"],
+                type="OUTBOUND",
+                status="COMPLETED",
+                created=now,
+                context=body["context"],
+            )
+            self.calls.append((call, campaign, now + timedelta(seconds=lag)))
+            ids.append(call.id)
+        if counts := {phone: n for phone, n in self.dialled.items() if n > 1}:
+            raise CalledTwice(counts)
+        return ids
+
+    @property
+    def dialled(self) -> Counter[str]:
+        return Counter(str(call.phone) for call, _, _ in self.calls[self.since :])
+
+
+class Client:
+    """A client of the model: the network may lose what it carries, and the process may die meanwhile."""
+
+    def __init__(self, service: Service, world: World) -> None:
+        self._service = service
+        self._world = world
+
+    def get_agent(self, agent_id: str) -> Agent:
+        return Agent(id=agent_id, name="Model", type="OUTBOUND", active=True)
+
+    def create_campaign(self, request: dict[str, Any]) -> Campaign:
+        def take(lag: int) -> Campaign:
+            identifier = f"campaign-{len(self._service.campaigns) + 1}"
+            self._service.campaigns[identifier] = request["name"]
+            self._service.take(request["recipients"], lag, request["name"])
+            return Campaign(id=identifier, name=request["name"], status="ACTIVE")
+
+        campaign: Campaign
+        campaign, told = self._send(take)
+        if not told:
+            raise VolubileUnknownOutcome("accepted, but its id is not told", accepted=True)
+        return campaign
+
+    def create_bulk_calls(self, agent_id: str, people: Sequence[Any]) -> list[AcceptedCall]:
+        ids, told = self._send(lambda lag: self._service.take(people, lag))
+        return [AcceptedCall(id=call_id) for call_id in ids[: None if told else 1]]
+
+    def create_call(self, agent_id: str, person: Any) -> AcceptedCall:
+        ids, told = self._send(lambda lag: self._service.take([person], lag))
+        return AcceptedCall(id=ids[0] if told else None)
+
+    def _send(self, take: Callable[[int], Any]) -> tuple[Any, bool]:
+        weather = self._world.weather
+        fate = weather.fates.pop(0) if weather.fates else "answered"
+        if fate == "refused":
+            raise VolubileRequestRefused("refused", status=400, reason="not callable")
+        if fate == "unavailable":
+            raise VolubileUnavailable("not a byte was sent")
+        self._world.may_die()
+        if fate == "lost":
+            raise VolubileUnknownOutcome("lost on the way there")
+        answer = take(weather.lags.pop(0) if weather.lags else 0)
+        self._world.may_die()
+        if fate == "taken":
+            raise VolubileUnknownOutcome("lost on the way back")
+        return answer, fate != "untold"
+
+    def list_calls(self, *, page: int, size: int, **filters: Any) -> Page[Call]:
+        if self._world.weather.list_fails:
+            self._world.weather.list_fails -= 1
+            raise VolubileUnavailable("the list failed")
+        now = ModelTime.present
+        shown = [
+            call if now - (call.created or now) >= CALL_LENGTH else call.model_copy(update={"status": "IN_PROGRESS"})
+            for call, campaign, visible in reversed(self._service.calls)
+            if visible <= now
+            and filters.get("campaign") in (None, campaign)
+            and filters.get("phone") in (None, call.phone)
+        ]
+        content = tuple(shown[(page - 1) * size : page * size])
+        return Page(content, page=page, received=len(content))
+
+    def get_campaign(self, campaign_id: str) -> Campaign:
+        return Campaign(id=campaign_id, name=self._service.campaigns[campaign_id], status="ACTIVE")
+
+
+FATES = ["answered", "lost", "taken", "untold", "refused", "unavailable"]
+
+
+@dataclass
+class Weather:
+    """What goes wrong in one process: nothing, when it is all used up.
+
+    :param dies_in: it is killed after so many steps.
+    :param fates: what becomes of each request that dials.
+    :param lags: how long the calls of each take to show up in the list, in seconds.
+    :param list_fails: how many looks fail.
+    """
+
+    dies_in: int | None = None
+    fates: list[str] = field(default_factory=list)
+    lags: list[int] = field(default_factory=list)
+    list_fails: int = 0
+
+
+WEATHER = st.builds(
+    Weather,
+    dies_in=st.none() | st.integers(0, 2) | st.integers(0, 24),
+    fates=st.lists(st.sampled_from(FATES), max_size=4),
+    lags=st.lists(st.sampled_from(LAGS), max_size=4),
+    list_fails=st.sampled_from([0, 0, 0, 1]),
+)
+
+
+class World(RuleBasedStateMachine):
+    """One task of one Dag run, from its first try to its end."""
+
+    #: Whether the store loses everything between two tries.
+    forgets = False
+    #: Whether reports are held against the truth: only with all protections on.
+    tells_the_truth = True
+
+    @initialize(
+        kind=st.sampled_from(["campaign", "bulk", "single"]),
+        on_unknown=st.sampled_from(["fail", "ask"]),
+        deferrable=st.booleans(),
+        allow_resubmit=st.booleans(),
+    )
+    def begin(self, kind: str, on_unknown: str, deferrable: bool, allow_resubmit: bool) -> None:
+        ModelTime.present = START
+        self.weather = Weather()
+        self.kind, self.on_unknown, self.deferrable = kind, on_unknown, deferrable
+        self.allow_resubmit = allow_resubmit
+        self.service = Service()
+        self.store = Store(self.may_die)
+        self.people = PHONES
+        self.state = "scheduled"
+        self.tries, self.max_tries = 0, 3
+        self.stopped: TaskDeferred | TaskAwaitingInput | None = None
+        self.failure: BaseException | None = None
+
+    # What the machine may do ---------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.state == "scheduled")
+    @rule(weather=WEATHER)
+    def a_try_begins(self, weather: Weather) -> None:
+        self.tries += 1
+        if self.forgets:
+            self.store.values.clear()
+        self._process(weather, lambda operator, context: operator.execute(context))
+
+    @precondition(lambda self: self.state == "deferred")
+    @rule(weather=WEATHER)
+    def it_resumes(self, weather: Weather) -> None:
+        deferred = self.stopped
+        assert isinstance(deferred, TaskDeferred)
+        if deferred.method_name == "submit_on":
+            moment = datetime.fromtimestamp(deferred.trigger.moment.timestamp(), UTC)
+            ModelTime.present = max(ModelTime.present, moment)
+            self._process(weather, lambda operator, context: operator.submit_on(context, None))
+        elif event := self._trigger_fires():
+            self._process(weather, lambda operator, context: operator.execute_complete(context, event))
+
+    @rule(seconds=st.sampled_from([1, 20, 60, 299, 1000]))
+    def time_passes(self, seconds: int) -> None:
+        ModelTime.sleep(seconds)
+
+    @precondition(lambda self: self.state in ("failed", "success", "deferred", "awaiting"))
+    @rule()
+    def somebody_clears_it(self) -> None:
+        if self.state == "success" and self.allow_resubmit:
+            self.service.since = len(self.service.calls)
+        self.state = "scheduled"
+        self.max_tries = self.tries + 3
+
+    @precondition(lambda self: self.state in ("deferred", "awaiting"))
+    @rule()
+    def somebody_marks_it_failed(self) -> None:
+        self.state, self.failure = "failed", None
+
+    @precondition(lambda self: self.state == "awaiting")
+    @rule(weather=WEATHER, stops=st.booleans(), names_it=st.booleans())
+    def somebody_answers(self, weather: Weather, stops: bool, names_it: bool) -> None:
+        waiting_for = self.stopped
+        assert isinstance(waiting_for, TaskAwaitingInput)
+        number = (waiting_for.kwargs or {})["number"]
+        record = self._journal()[number]
+        people = self._parts(self._submitted())[number]
+        taken = any(self.service.dialled[person] for person in people)
+        identifier = next((key for key, name in self.service.campaigns.items() if name == record.name), None)
+        event = {
+            "chosen_options": [STOP if stops else CREATED if taken else SEND],
+            "params_input": {"id": identifier if names_it and taken else ""},
+        }
+        self._process(weather, lambda operator, context: operator.answered(context, event, number))
+
+    @rule(people=st.sampled_from(INPUTS))
+    def the_input_changes(self, people: list[str]) -> None:
+        self.people = people
+
+    # How it does it --------------------------------------------------------------------------------------------------
+
+    def may_die(self) -> None:
+        if self.weather.dies_in is not None:
+            self.weather.dies_in -= 1
+            if self.weather.dies_in < 0:
+                raise Crash
+
+    def _process(self, weather: Weather, step: Callable[[SubmissionOperator, Any], Any]) -> None:
+        self.weather = weather
+        operator = self._operator()
+        ExecutorSafeguard.tracker.set(operator)
+        context = {
+            "ti": SimpleNamespace(
+                dag_id="dag",
+                run_id="run",
+                task_id="call",
+                map_index=-1,
+                id=self.tries,
+                try_number=self.tries,
+                max_tries=self.max_tries,
+            ),
+            "dag_run": SimpleNamespace(run_after=START - timedelta(seconds=1)),
+            "task_state_store": self.store,
+        }
+        self.stopped = self.failure = None
+        try:
+            handle = step(operator, context)
+        except TaskDeferred as deferred:
+            self.state, self.stopped = "deferred", deferred
+        except TaskAwaitingInput as question:
+            self.state, self.stopped = "awaiting", question
+        except AirflowFailException as failure:
+            self.state, self.failure = "failed", failure.__cause__
+        except (Crash, VolubileError):
+            self.state = "scheduled"  # retries never run out here
+        else:
+            self.state = "success"
+            if self.tells_the_truth:
+                self._check(handle)
+        finally:
+            self.weather = Weather()
+
+    def _operator(self, people: list[str] | None = None) -> SubmissionOperator:
+        settings: dict[str, Any] = {
+            "task_id": "call",
+            "agent_id": AGENT,
+            "recipients": [{"phone": phone, "name": "Lucie"} for phone in people or self.people],
+            "on_unknown": self.on_unknown,
+            "confirmation_timeout": CONFIRMATION_TIMEOUT,
+            "deferrable": self.deferrable,
+            "allow_resubmit": self.allow_resubmit,
+        }
+        operator: SubmissionOperator
+        if self.kind == "campaign":
+            operator = VolubileCreateCampaignOperator(name="Tyres", time_slots=["08:00-20:00"], **settings)
+        else:
+            operator = VolubileBulkCallsOperator(submit_as=self.kind, **settings)  # type: ignore[arg-type]
+        operator.__dict__["hook"] = SimpleNamespace(client=lambda: Client(self.service, self))
+        return operator
+
+    def _trigger_fires(self) -> Any:
+        """What the triggerer would tell, if it had something to tell."""
+        operator = self._operator()
+        deferred = self.stopped
+        assert isinstance(deferred, TaskDeferred)
+        watches = deferred.trigger.watches()
+        try:
+            look(operator.hook.client(), watches, now=ModelTime.present)
+        except VolubileUnavailable:
+            return None
+        if not all(watch.is_over(ModelTime.present) for watch in watches):
+            return None
+        progress = sum((watch.progress() for watch in watches), NOTHING)
+        return wait_event("over", progress, watches)
+
+    def _journal(self) -> SubmissionJournal:
+        journal = SubmissionJournal.resume(self.store)
+        assert journal is not None
+        return journal
+
+    def _parts(self, people: list[str]) -> list[list[str]]:
+        size = 1 if self.kind == "single" else wire.MAX_RECIPIENTS
+        return [people[start : start + size] for start in range(0, len(people), size)]
+
+    def _submitted(self) -> list[str]:
+        """The input that the journal is about."""
+        for people in INPUTS:
+            operator = self._operator(people)
+            try:
+                SubmissionJournal.open(
+                    self.store,
+                    kind=operator.kind,
+                    agent_id=AGENT,
+                    parts=operator.parts(operator._read_recipients().accepted),
+                    now=ModelTime.present,
+                    settings=operator.settings(),
+                )
+            except VolubileInputsChanged:
+                continue
+            return people
+        raise AssertionError("no input fits the journal")
+
+    def _check(self, handle: Any) -> None:
+        """The handle of a success tells the truth, and everybody is accounted for."""
+        calls = self.service.calls[self.service.since :]
+        dialled, people = self.service.dialled, self._submitted()
+        assert set(dialled) <= set(people)
+        assert handle["recipients"] == len(dialled)
+        assert handle["recipients"] + handle["rejected"] == len(people)
+        assert handle["counts"] == {"COMPLETED": len(dialled)}
+        if self.kind == "campaign":
+            assert {campaign["name"] for campaign in handle["campaigns"]} == {name for _, name, _ in calls}
+        else:
+            assert sorted(handle["call_ids"]) == sorted(call.id for call, _, _ in calls)
+
+    def teardown(self) -> None:
+        """When nothing goes wrong any more, everybody is called or somebody is told who may not have been."""
+        if not hasattr(self, "state") or not self.tells_the_truth:
+            return
+        journal = SubmissionJournal.resume(self.store)
+        if journal is not None and any(record != PENDING for record in journal):
+            self.people = self._submitted()
+        for _ in range(40):
+            ModelTime.sleep(1000)
+            match self.state:
+                case "success":
+                    return
+                case "scheduled":
+                    self.a_try_begins(Weather())
+                case "deferred":
+                    self.it_resumes(Weather())
+                case "awaiting":
+                    self.somebody_answers(Weather(), stops=False, names_it=True)
+                case "failed" if isinstance(self.failure, VolubileUnknownSubmission) and self.on_unknown == "fail":
+                    self.somebody_clears_it()
+                    self.a_try_begins(Weather())
+                    if self.state == "failed":
+                        self._check_unknown()
+                        return
+                case "failed":
+                    self.somebody_clears_it()
+        raise AssertionError(f"It never ends: {self.state}, {self.failure!r}")
+
+    def _check_unknown(self) -> None:
+        """What is reported as unknown was really not taken; whoever comes after it was not called either."""
+        parts = self._parts(self.people)
+        states = [record.state for record in self._journal()]
+        unknown = states.index("in_flight")
+        assert isinstance(self.failure, VolubileUnknownSubmission)
+        assert not any(self.service.dialled[person] for part in parts[unknown:] for person in part)
+        for part, state in zip(parts[:unknown], states, strict=False):
+            assert state == "refused" or all(self.service.dialled[person] == 1 for person in part)
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """The modules under test live in the model's time, and cut people in parts of two."""
+    for module in (submission, dialling, waiting, campaigns):
+        monkeypatch.setattr(module, "datetime", ModelTime)
+    for module in (submission, waiting):
+        monkeypatch.setattr(module, "time", ModelTime)
+    monkeypatch.setattr(wire, "MAX_RECIPIENTS", 2)
+    monkeypatch.setattr(submission, "upsert_hitl_detail", lambda **_: None)
+    monkeypatch.setattr(campaigns, "resume_campaigns", lambda client, campaigns: None)
+    logging.disable()
+    monkeypatch.setattr(SubmissionOperator, "log", logging.getLogger(__name__))
+    # Three records a block, so that blocks matter.
+    monkeypatch.setattr(submissions, "IDS_PER_BLOCK", 3)
+    yield monkeypatch
+    logging.disable(logging.NOTSET)
+
+
+QUICK = settings(
+    max_examples=150,
+    stateful_step_count=25,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+
+
+def test_no_sequence_calls_anyone_twice_or_forgets_anyone(model: pytest.MonkeyPatch) -> None:
+    run_state_machine_as_test(World, settings=QUICK)
+
+
+def _forgetting_store(model: pytest.MonkeyPatch) -> None:
+    model.setattr(World, "forgets", True)
+    model.setattr(dialling.CampaignDialler, "traces", lambda *_: False)
+    model.setattr(dialling.CallDialler, "traces", lambda *_: False)
+
+
+def _not_written_before_sending(model: pytest.MonkeyPatch) -> None:
+    def begin(journal: SubmissionJournal, part: int, *, now: datetime, name: str | None = None) -> None:
+        """Only remembered in the process."""
+        journal._records[part] = submissions.PartRecord("in_flight", now, name=name)
+
+    model.setattr(SubmissionJournal, "begin", begin)
+
+
+def _in_flight_is_sent_again(model: pytest.MonkeyPatch) -> None:
+    load = submissions.PartRecord.load.__func__  # type: ignore[attr-defined]
+
+    def forgetful(cls: type, value: Any) -> Any:
+        record = load(cls, value)
+        return PENDING if record.state == "in_flight" else record
+
+    model.setattr(submissions.PartRecord, "load", classmethod(forgetful))
+
+
+def _changed_inputs_are_sent(model: pytest.MonkeyPatch) -> None:
+    model.setattr(submissions, "fingerprint", lambda *_: "the same")
+    model.setattr(submission, "fingerprint", lambda *_: "the same")
+
+
+@pytest.mark.parametrize(
+    "switch_off",
+    [
+        _forgetting_store,
+        _not_written_before_sending,
+        _in_flight_is_sent_again,
+        _changed_inputs_are_sent,
+    ],
+    ids=lambda function: function.__name__.strip("_"),
+)
+def test_without_a_protection_somebody_is_called_twice(
+    model: pytest.MonkeyPatch, switch_off: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    """The machine can fail: it finds a second call as soon as one part of the journal is switched off."""
+    switch_off(model)
+    model.setattr(World, "tells_the_truth", False)
+    searching = settings(QUICK, max_examples=1000, phases=[Phase.generate], derandomize=True, database=None)
+    with pytest.raises(CalledTwice):
+        run_state_machine_as_test(World, settings=searching)
+
+
+def _dies_between_the_end_and_its_report() -> None:
+    world = World()
+    world.begin(kind="single", on_unknown="fail", deferrable=True, allow_resubmit=True)
+    world.a_try_begins(Weather())
+    world.time_passes(60)
+    world.it_resumes(Weather(dies_in=1))
+    assert world._journal().completed is not None
+    assert world.state == "scheduled"
+    world.a_try_begins(Weather())
+    assert world.state == "success"
+    world.somebody_clears_it()
+    world.a_try_begins(Weather())
+    assert len(world.service.calls) == 2 * len(PHONES)
+
+
+def test_a_retry_after_the_end_is_no_clear(model: pytest.MonkeyPatch) -> None:
+    """``allow_resubmit`` calls everyone again when somebody clears the task, and never because a worker died."""
+    _dies_between_the_end_and_its_report()
+
+
+def test_taking_a_retry_for_a_clear_is_found_out(model: pytest.MonkeyPatch) -> None:
+    opened = SubmissionJournal.open.__func__  # type: ignore[attr-defined]
+
+    def careless(cls: Any, /, store: Store, **kwargs: Any) -> Any:
+        return opened(cls, store, **{**kwargs, "max_tries": -1})
+
+    model.setattr(SubmissionJournal, "open", classmethod(careless))
+    with pytest.raises(CalledTwice):
+        _dies_between_the_end_and_its_report()
