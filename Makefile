@@ -35,6 +35,12 @@ lint: .venv/.dev ## ruff and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+bench: .venv/.dev ## measure speed and cost beside what people would use instead
+	@$(BIN)/python -m tests.benchmarks
+
+chaos: .venv/.dev ## a thousand faults and kills on a whole Airflow, with the simulator's ledger as judge
+	@$(BIN)/python -m tests.chaos --injections 1000
+
 docs: .venv/.dev ## build the documentation into docs/_build
 	@$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
 

@@ -220,7 +220,11 @@ class RateWindow:
             self._latency = received_at - sent_at
             self._turn(received_at)
             self._openings.answered(sent_at, received_at)
-            self._limit = limit or self._limit
+            if limit and limit != self._limit:
+                # What was counted under another limit says nothing about this one.
+                self._limit, self._told = limit, None
+                self._begin(sent_at)
+                self._past_mine = self._past_others = 0.0
             if sent_at < self._turned_at:
                 return
             if status == 429:
@@ -411,7 +415,7 @@ class RateWindow:
 def _count(headers: Mapping[str, str], name: str) -> int | None:
     """Read a header that counts requests; None if it is absent or no whole number."""
     text = headers.get(name) or headers.get(name.lower()) or ""
-    return int(text) if text.isascii() and text.isdigit() else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

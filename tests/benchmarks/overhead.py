@@ -1,0 +1,104 @@
+"""What the client adds to a request, and what a Dag with our operators adds to parsing, in processor time."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import requests
+
+from airflow_provider_volubile.api.auth import ApiKeyPair
+from airflow_provider_volubile.api.client import VolubileClient
+from airflow_provider_volubile.api.pacing import RateWindow
+from airflow_provider_volubile.simulator import Simulator
+
+ROOT = Path(__file__).parents[2]
+
+STANDARD_DAG = """
+from airflow.sdk import ObjectStoragePath, Param, dag, task
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.providers.standard.operators.python import PythonOperator
+
+@dag(schedule=None, params={"people": Param("", type="string"), "output": Param("", type="string")})
+def standard():
+    campaign = BashOperator(task_id="call_people", bash_command="{{ params.people }}")
+    transcripts = PythonOperator(task_id="export_transcripts", python_callable=print, op_args=[campaign.output])
+
+    @task
+    def count_outcomes(submission): ...
+
+    transcripts >> count_outcomes(campaign.output)
+
+standard()
+"""
+
+PARSE = """
+import sys, time
+from airflow.dag_processing.dagbag import DagBag
+began = time.process_time()
+bag = DagBag(dag_folder=sys.argv[1])
+assert not bag.import_errors, bag.import_errors
+print(time.process_time() - began, time.process_time())
+"""
+
+
+def of_the_client(simulator: Simulator, rounds: int = 7, each: int = 400) -> tuple[float, float]:
+    """Processor seconds for a transcript: with bare ``requests`` (and its JSON read), and through the client.
+
+    The two take turns, so that both meet the same machine.
+    """
+    simulator.reset()
+    simulator.configure(limit=10_000_000)
+    ids = simulator.load_calls(each)
+    session = requests.Session()
+    session.headers["X-Api-Key"] = simulator.primary_key
+    client = VolubileClient(simulator.url, ApiKeyPair(simulator.primary_key), window=RateWindow(limit=10_000_000))
+
+    def bare(call_id: str) -> None:
+        session.get(f"{simulator.url}/v1/calls/{call_id}/transcript", timeout=30).json()
+
+    def ours(call_id: str) -> None:
+        client.get_transcript(call_id)
+
+    def seconds(fetch: Callable[[str], None]) -> float:
+        began = time.process_time()
+        for call_id in ids:
+            fetch(call_id)
+        return (time.process_time() - began) / each
+
+    seconds(bare), seconds(ours)  # both warm
+    pairs = [(seconds(bare), seconds(ours)) for _ in range(rounds)]
+    return statistics.median(pair[0] for pair in pairs), statistics.median(pair[1] for pair in pairs)
+
+
+def of_parsing(folder: Path, rounds: int = 5) -> dict[str, tuple[float, float]]:
+    """Processor seconds to parse the example campaign, and the same Dag of standard operators.
+
+    :return: for each, what the parse itself took in a process that has Airflow loaded, and the whole process.
+    """
+    standard = folder / "standard.py"
+    standard.write_text(STANDARD_DAG)
+    took: dict[str, list[tuple[float, float]]] = {"standard": [], "volubile": []}
+    for _ in range(rounds):
+        for name, path in (("standard", standard), ("volubile", ROOT / "dags" / "volubile_campaign.py")):
+            done = subprocess.run([sys.executable, "-c", PARSE, path], capture_output=True, text=True, check=True)
+            parse, whole = done.stdout.split()[-2:]
+            took[name].append((float(parse), float(whole)))
+    return {
+        name: (statistics.median(p for p, _ in times), statistics.median(w for _, w in times))
+        for name, times in took.items()
+    }
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with Simulator() as simulator:
+        plain, client = of_the_client(simulator)
+        print(f"client {client * 1e6:.0f} µs, requests {plain * 1e6:.0f} µs, ratio {client / plain:.2f}")
+    with tempfile.TemporaryDirectory() as folder:
+        print(of_parsing(Path(folder)))
