@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: help demo test airflow lint docs bench chaos constraints clean
+.PHONY: help demo test airflow lint docs bench constraints clean
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,7 +28,7 @@ airflow: .venv/.base ## start Airflow with the simulator and the Dags, to click 
 	@$(BIN)/python -m demo --serve
 
 test: .venv/.dev lint ## everything the suite can run on this machine
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses 2 --dist loadgroup
 
 lint: .venv/.dev ## ruff and mypy
 	@$(BIN)/ruff check .
@@ -37,9 +37,6 @@ lint: .venv/.dev ## ruff and mypy
 
 bench: .venv/.dev ## measure speed and cost beside what people would use instead
 	@$(BIN)/python -m tests.benchmarks
-
-chaos: .venv/.dev ## a thousand faults and kills on a whole Airflow, with the simulator's ledger as judge
-	@$(BIN)/python -m tests.chaos --injections 1000
 
 docs: .venv/.dev ## build the documentation into docs/_build
 	@$(BIN)/sphinx-build -q -W -b html docs docs/_build/html

@@ -84,7 +84,8 @@ def measure(
     statuses = Counter(entry["status"] for entry in log)
     opening += time.time() - time.monotonic()  # the log's clock
     served = Counter(int((entry["wall"] - opening) // length) for entry in log if entry["status"] == 200)
-    print(sorted(served.items()), statuses) ; over = range(min(served), max(served))
+    print(sorted(served.items()), statuses)
+    over = range(min(served), max(served))
     ideal = (math.ceil(statuses[200] / LIMIT) - 1) * length - at * length
     return Share(
         requests=len(log),
