@@ -224,7 +224,7 @@ def test_a_wait_outlives_its_tokens(
     simulator.configure(speed=0, token_life=2)
 
     def minted() -> int:
-        """Tokens for the list of calls, which is what a wait reads."""
+        """Tokens of all scopes."""
         return sum(entry["operation"] == "issueToken" for entry in simulator.requests())
 
     def let_it_wait() -> None:
