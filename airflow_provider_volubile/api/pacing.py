@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -43,6 +44,8 @@ _PROBE = 0.125  # between requests that only find out whether a window has opene
 _PATIENCE = 0.05  # how long all wait for one answer that tells what is left
 
 _QUIET = 1.5  # latencies after which what was under way has arrived
+_COUNT = re.compile(r"[0-9]{1,9}")
+
 _ALONE = 1.02  # a cost below is nobody else's: one poll now and then does not slow an export down
 
 
@@ -119,8 +122,8 @@ class _Openings:
 
         :return: False if the window taken for open is not: the one before is still on.
         """
-        lower = max(word.sent_at, word.sent_at + retry_after - 1)
-        upper = word.received_at + retry_after
+        lower = word.sent_at + max(0.0, retry_after - 1)
+        upper = word.received_at + min(retry_after, self.length)
         here = lower <= self.latest <= upper
         following = lower <= self.latest + self.length <= upper
         early = turned and (here or (not following and upper < self.latest + self.length / 2))
@@ -228,7 +231,7 @@ class RateWindow:
             if sent_at < self._turned_at:
                 return
             if status == 429:
-                self._refused(left, _retry_after(headers), _Word(-1, sent_at, received_at))
+                self._refused(left, retry_after(headers), _Word(-1, sent_at, received_at))
             elif left is None or left > self._limit:
                 self._certain = True
                 self._left = max(0, (self._limit if self._left is None else self._left) - 1)
@@ -244,16 +247,6 @@ class RateWindow:
     # For those who want to know
 
     @property
-    def limit(self) -> int:
-        """Requests per window, as last told by the server."""
-        return self._limit
-
-    @property
-    def length(self) -> float:
-        """Seconds per window."""
-        return self._length
-
-    @property
     def remaining(self) -> int | None:
         """What the present window had left at the last answer; None before its first answer."""
         with self._changed:
@@ -265,12 +258,6 @@ class RateWindow:
         """Seconds to wait for the next window; 0.0 while this one lets requests through."""
         with self._changed:
             return max(0.0, self._closed_until - self._clock())
-
-    @property
-    def interval(self) -> float:
-        """Seconds between requests at the present competition; 0.0 when this process is alone."""
-        with self._changed:
-            return self._interval(self._cost())
 
     # The rule. Everything below runs under the lock
 
@@ -291,7 +278,7 @@ class RateWindow:
                 return _PATIENCE * self._length  # an answer will tell
             if spare < 0:
                 self._spent(now, cost)
-                return self._closed_until - now
+                return max(self._closed_until - now, 0.001)  # a hurried opening may be past already
             if cost > 1 and self._left < cost * (1 + self._latency / self._interval(cost)):
                 # Others may have as many under way as I: near the end, let them all arrive first
                 quiet = self._last_send + _QUIET * self._latency - now
@@ -371,20 +358,23 @@ class RateWindow:
         if word.left <= self._left:
             self._left, self._told = word.left, word
 
-    def _refused(self, left: int | None, retry_after: float | None, word: _Word) -> None:
-        """Take in a 429."""
+    def _refused(self, left: int | None, wait: float | None, word: _Word) -> None:
+        """Take in a 429.
+
+        :param wait: seconds until the next window, if it told.
+        """
         told, now = self._told, word.received_at
         if told and told.left < 0 and word.sent_at < told.received_at:
             return  # one of several that were in flight
-        if retry_after is not None and not 0 < retry_after <= self._length + 1:
-            retry_after = None
+        if wait is not None and not 0 < wait <= self._length + 1:
+            wait = None
         if left:  # not for want of room in the window
-            self._closed_until = now + (retry_after or _PROBE * self._length)
+            self._closed_until = now + (wait or _PROBE * self._length)
             return
         self._told = word
         first, begun = self._left is None, True
-        if retry_after is not None:
-            begun = self._openings.refused(word, retry_after, not self._certain)
+        if wait is not None:
+            begun = self._openings.refused(word, wait, not self._certain)
         elif not self._certain and self._openings.led:
             self._openings.take_back()
             begun = False
@@ -412,25 +402,29 @@ class RateWindow:
                 self._changed.acquire()
 
 
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds the server asks to wait, given as seconds or as a date; None when it does not, or oddly."""
+    text = _get(headers, "Retry-After")
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(text).timestamp()
+            date = _get(headers, "Date")
+            seconds = moment - (parsedate_to_datetime(date).timestamp() if date else time.time())
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
 def _count(headers: Mapping[str, str], name: str) -> int | None:
-    """Read a header that counts requests; None if it is absent or no whole number."""
-    text = headers.get(name) or headers.get(name.lower()) or ""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+    """Read a header that counts requests; None if it is absent or makes no sense."""
+    text = _get(headers, name)
+    return int(text) if _COUNT.fullmatch(text) else None
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read `Retry-After`, seconds or a date, as seconds from now; None if it is absent or neither."""
-    text = headers.get("Retry-After") or headers.get("retry-after") or ""
-    try:
-        return float(text)
-    except ValueError:
-        pass
-    try:
-        date = headers.get("Date") or headers.get("date")
-        now = parsedate_to_datetime(date).timestamp() if date else time.time()
-        return parsedate_to_datetime(text).timestamp() - now
-    except ValueError:
-        return None
+def _get(headers: Mapping[str, str], name: str) -> str:
+    return (headers.get(name) or headers.get(name.lower()) or "").strip()
 
 
 _windows: dict[str, RateWindow] = {}
