@@ -30,7 +30,7 @@ from tests.live import free_port
 
 from .blocks import ROOT, TELLING, Block
 
-PATIENCE = 120
+PATIENCE = 300
 PORT = "8765"  # of the simulator in examples; something may be listening there while the suite runs
 
 

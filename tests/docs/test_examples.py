@@ -10,7 +10,7 @@ import pytest
 from .blocks import ROOT, pages, read_page
 from .running import Session
 
-pytestmark = pytest.mark.airflow
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
 
 WITH_EXAMPLES = [page for page in pages() if read_page(page)]
 

@@ -20,6 +20,9 @@ from airflow_provider_volubile.get_provider_info import get_provider_info
 
 from .blocks import ROOT, pages, read_page
 
+# One worker builds it, for all.
+pytestmark = pytest.mark.xdist_group("site")
+
 README = (ROOT / "README.md").read_text("utf-8")
 
 

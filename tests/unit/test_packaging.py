@@ -17,6 +17,9 @@ import pytest
 
 from airflow_provider_volubile import __version__
 
+# One worker builds it, for all.
+pytestmark = pytest.mark.xdist_group("packaging")
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "airflow_provider_volubile"
 BIN = Path(sys.executable).parent
