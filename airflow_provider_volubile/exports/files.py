@@ -23,20 +23,30 @@ log = logging.getLogger(__name__)
 MANIFEST_VERSION = 1
 
 
+def table_format(path: str | ObjectStoragePath) -> FileFormat:
+    """The format of a table's file, by its name.
+
+    :raises VolubileInputError: the suffix names none, or the format's library is not installed.
+    """
+    name = store.open_path(path).name
+    file_format = next((known for known, suffix in SUFFIXES.items() if name.endswith(suffix)), None)
+    if file_format is None:
+        raise VolubileInputError(f"{path}: its name must end in {', '.join(SUFFIXES.values())}")
+    check_format(file_format)
+    return file_format
+
+
 def write_table(path: str | ObjectStoragePath, rows: Iterable[Mapping[str, Any]], schema: Schema) -> int:
     """Write one table to one file, whole or not at all.
 
     :param path: its suffix names the format: ``.jsonl.gz``, ``.parquet`` or ``.csv``.
     :param rows: rows of ``schema``.
     :return: the number of rows.
-    :raises VolubileInputError: the suffix is none of these, or the format's library is not installed.
+    :raises VolubileInputError: as :func:`table_format` does.
     :raises VolubileStoreError: the store refused.
     """
     target = store.open_path(path)
-    file_format = next((name for name, suffix in SUFFIXES.items() if target.name.endswith(suffix)), None)
-    if file_format is None:
-        raise VolubileInputError(f"{path}: its name must end in {', '.join(SUFFIXES.values())}")
-    check_format(file_format)
+    file_format = table_format(path)
     with tempfile.TemporaryDirectory(prefix="volubile-export-") as folder:
         local = Path(folder) / "rows"
         with local.open("wb") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -39,6 +40,17 @@ def check_choice(name: str, value: Any, known: Sequence[str]) -> None:
     """
     if value not in known:
         raise VolubileInputError(f"{name} is {value!r}; it must be one of {', '.join(known)}.")
+
+
+def check_number(name: str, value: Any, high: float | None = None) -> None:
+    """Check a parameter that is a number from 0, such as of seconds.
+
+    :raises VolubileInputError: it is none, or outside these bounds.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= (math.inf if high is None else high):
+        bounds = "from 0" if high is None else f"from 0 to {high:g}"
+        raise VolubileInputError(f"{name} is {value!r}; it must be a number {bounds}.")
 
 
 class VolubileOperator(BaseOperator):

@@ -28,10 +28,17 @@ from airflow_provider_volubile.exceptions import (
     VolubileWaitFailed,
     VolubileWaitTimeout,
 )
-from airflow_provider_volubile.exports.files import write_table
+from airflow_provider_volubile.exports.files import table_format, write_table
 from airflow_provider_volubile.exports.schemas import OUTCOMES
 from airflow_provider_volubile.handles import SubmissionHandle
-from airflow_provider_volubile.operators.base import VolubileOperator, unwrap, useless_retries_avoided
+from airflow_provider_volubile.operators.base import (
+    WAIT_FOR,
+    VolubileOperator,
+    check_choice,
+    check_number,
+    unwrap,
+    useless_retries_avoided,
+)
 from airflow_provider_volubile.outcomes import NOTHING, check_gaps, final_counts, outcomes
 from airflow_provider_volubile.recipients import Recipient, Recipients, read_recipients, split_parts
 from airflow_provider_volubile.schedule import Redial, Schedule
@@ -51,7 +58,6 @@ if TYPE_CHECKING:
 
 OnUnknown = Literal["fail", "resend", "ask"]
 ON_UNKNOWN: tuple[OnUnknown, ...] = ("fail", "resend", "ask")
-WAIT_FOR = ("ended", "transcript")
 
 # Between two looks for a part whose answer was lost.
 LOOK_AGAIN = timedelta(seconds=15)
@@ -289,12 +295,16 @@ class SubmissionOperator(VolubileOperator):
             journal.suspect(began, [dialler.name(number) for number in range(len(parts))])
 
     def _check_parameters(self) -> None:
-        for name, value, known in (
-            ("on_unknown", self.on_unknown, ON_UNKNOWN),
-            ("wait_for", self.wait_for, WAIT_FOR),
-        ):
-            if value not in known:
-                raise VolubileInputError(f"{name} is {value!r}; it must be one of {', '.join(known)}.")
+        check_choice("on_unknown", self.on_unknown, ON_UNKNOWN)
+        check_choice("wait_for", self.wait_for, WAIT_FOR)
+        for name in ("poll_interval", "timeout", "confirmation_timeout"):
+            check_number(name, getattr(self, name))
+        if self.max_missing is not None:
+            check_number("max_missing", self.max_missing)
+        if self.min_success_ratio is not None:
+            check_number("min_success_ratio", self.min_success_ratio, high=1)
+        if self.outcomes_path:
+            table_format(self.outcomes_path)
 
     def _read_recipients(self) -> Recipients:
         people = read_recipients(
