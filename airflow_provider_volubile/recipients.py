@@ -83,7 +83,7 @@ def read_recipients(
     source: str | PathLike[str] | ObjectStoragePath | Iterable[Mapping[str, Any] | str],
     *,
     phone_field: str = "phone",
-    context_fields: Collection[str] | None = None,
+    context_fields: Collection[str] | str | None = None,
     default_region: str | None = None,
     strict_numbers: bool = False,
 ) -> Recipients:
@@ -93,7 +93,8 @@ def read_recipients(
         object named ``context`` count as columns of their own); or the path of a CSV (comma, semicolon or
         tab), JSON lines, JSON or Parquet file in any store Airflow knows.
     :param phone_field: the column that holds the number.
-    :param context_fields: the columns that become the recipient's context; by default all but the number.
+    :param context_fields: the columns that become the recipient's context, in a list or, as templates render it, in
+        one text with commas; by default all but the number.
     :param default_region: ISO 3166 country whose national numbers are understood, such as ``FR``. Without it
         a number must begin with ``+`` and its country code; it is never guessed.
     :param strict_numbers: also reject numbers of a possible length that lie in no range known to be in use.
@@ -101,6 +102,8 @@ def read_recipients(
     :raises VolubileInputError: the source cannot be read, lacks a column, or holds a context value that is
         not JSON. Names the file, the line and the column, and never a value.
     """
+    if isinstance(context_fields, str):
+        context_fields = [name.strip() for name in context_fields.split(",") if name.strip()]
     parse = _NumberReader(default_region, strict_numbers)
     table = _open(source, phone_field)
     accepted: dict[str, Recipient] = {}
