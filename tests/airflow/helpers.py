@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -31,7 +32,7 @@ def phones(count: int, source: Iterator[str]) -> list[str]:
 def configure(simulator: Simulator, **config: Any) -> Any:
     """A task that changes how the simulator answers from then on."""
 
-    @task(task_id="_".join(f"{name}_{value}".replace(",", "_") for name, value in config.items()))
+    @task(task_id=re.sub(r"\W", "_", "_".join(f"{name}_{value}" for name, value in config.items())))
     def change() -> None:
         simulator.configure(**config)
 
