@@ -49,6 +49,7 @@ def get_provider_info() -> dict[str, object]:
                 "python-modules": ["airflow_provider_volubile.hooks.volubile"],
             }
         ],
+        "notifications": ["airflow_provider_volubile.notifications.call.VolubileCallNotifier"],
         "connection-types": [
             {
                 "connection-type": "volubile",

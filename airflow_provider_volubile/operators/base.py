@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 from airflow.sdk import BaseOperator, Context
-from airflow.sdk.definitions.context import render_template_to_string
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_volubile.exceptions import VolubileError, VolubileInputError, needs_a_person
 from airflow_provider_volubile.hooks.volubile import VolubileHook
 from airflow_provider_volubile.masking import mask_phone, mask_phones
+from airflow_provider_volubile.templates import keep_plus
 
 UI_COLOR = "#e6f4f1"
 UI_FGCOLOR = "#0b3b36"
@@ -75,14 +75,7 @@ class VolubileOperator(BaseOperator):
         return VolubileHook(self.volubile_conn_id)
 
     def _render(self, template: Any, context: Context, dag: Any = None) -> Any:
-        rendered = super()._render(template, context, dag)
-        if type(rendered) is int:
-            # A native rendering reads "+33639980001" as a number, and so loses the "+" without which nobody knows
-            # which country's it is.
-            with suppress(TypeError):  # of templates that give numbers and no text
-                text = render_template_to_string(template, context)
-                return text if text.startswith("+") else rendered
-        return rendered
+        return keep_plus(super()._render(template, context, dag), template, context)
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], *args: Any, **kwargs: Any

@@ -1,0 +1,138 @@
+"""A telephone call when a task or Dag fails, or succeeds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from copy import copy
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+from airflow.sdk import BaseNotifier, Context
+
+from airflow_provider_volubile.exceptions import VolubileError, VolubileInputError
+from airflow_provider_volubile.hooks.volubile import VolubileHook
+from airflow_provider_volubile.masking import mask_phone
+from airflow_provider_volubile.templates import keep_plus
+
+log = logging.getLogger(__name__)
+
+# Airflow may report one event twice, the second time when it has missed a heartbeat of the first reporter.
+LOOK_BACK = timedelta(days=1)
+
+
+class VolubileCallNotifier(BaseNotifier):
+    """Have an agent call somebody about a task or a Dag.
+
+    Give it as ``on_failure_callback`` (or ``on_success_callback``, ``on_retry_callback``) of a Dag: one call for each
+    failed run. As callback of tasks it calls about each of them, which for a mapped task may be hundreds of calls. It
+    also serves deadline alerts.
+
+    Airflow may report one event twice. The call's context carries a reference to the event (Dag, run, task, try), so
+    the list of calls tells whether somebody was called about it; who was is not called again. Where that cannot be
+    told, the call is placed. A request whose answer was lost is not repeated. Nobody waits for the call to be
+    answered: it is one alarm among others, not the only one.
+
+    Whatever goes wrong is logged, with numbers masked, and never changes what becomes of the task.
+
+    API facts: `Create call <https://docs.volubile.ai/api-reference/calls/create>`__.
+
+    :param agent_id: an active outbound agent whose prompt says what happened. It may use ``dag_id``, ``run_id`` and,
+        of a task, ``task_id``, ``map_index``, ``try_number``; of a Dag, ``reason``. No text of an error is handed
+        over: it may hold secrets.
+    :param phone: whom to call, in E.164 or, with ``default_region``, as people of that country write it.
+    :param call_context: further values for the prompt, or others for those above.
+    :param default_region: ISO country of a national number.
+    :param volubile_conn_id: the :ref:`connection <connection>`.
+    """
+
+    template_fields: Sequence[str] = ("agent_id", "phone", "call_context", "default_region", "volubile_conn_id")
+
+    def __init__(
+        self,
+        *,
+        agent_id: str,
+        phone: str,
+        call_context: Mapping[str, Any] | None = None,
+        default_region: str | None = None,
+        volubile_conn_id: str = VolubileHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.agent_id = agent_id
+        self.phone = phone
+        self.call_context = call_context
+        self.default_region = default_region
+        self.volubile_conn_id = volubile_conn_id
+
+    def __call__(self, *args: Any) -> None:
+        # A copy: rendering replaces the templates, and one notifier may serve many tasks.
+        try:
+            super(VolubileCallNotifier, copy(self)).__call__(*args)
+        except VolubileError:
+            pass  # logged by Airflow's base class
+        except Exception:
+            log.exception("Nobody was called: the notifier failed.")
+
+    def notify(self, context: Context) -> None:
+        """Call, unless somebody was called about this event.
+
+        :raises VolubileError: nobody was called, or it is not known whether somebody was.
+        """
+        from airflow_provider_volubile.dialling import SingleDialler
+        from airflow_provider_volubile.recipients import read_recipients
+
+        event = _event(context)
+        values = {name: value for name, value in event.items() if name != "deadline"} | dict(self.call_context or {})
+        people = read_recipients([{"phone": self.phone, "context": values}], default_region=self.default_region)
+        if not people.accepted:
+            raise VolubileInputError(f"phone ({people.rejected[0].phone}) {people.rejected[0].reason}.")
+        person = people.accepted[0]
+        hook = VolubileHook(self.volubile_conn_id)
+        dialler = SingleDialler(hook.client(), agent_id=self.agent_id, submission=_reference(event))
+        about = ", ".join(f"{name} {value}" for name, value in event.items())
+        try:
+            if dialler.traces([(person,)], datetime.now(UTC) - LOOK_BACK):
+                log.info("%s was called about %s before.", mask_phone(person.phone), about)
+                return
+        except VolubileError as error:
+            log.warning("Whether somebody was called about %s before cannot be told: %s", about, error)
+        dialler.send(0, (person,))
+        log.info("Agent %s calls %s about %s.", self.agent_id, mask_phone(person.phone), about)
+
+    async def async_notify(self, context: Context) -> None:
+        """The same for deadline alerts, outside the triggerer's event loop."""
+        from airflow_provider_volubile.triggers.polling import in_thread
+
+        await in_thread(partial(self.notify, context))
+
+    def _render(self, template: Any, context: Context, dag: Any = None) -> Any:
+        return keep_plus(super()._render(template, context, dag), template, context)
+
+
+def _event(context: Any) -> dict[str, Any]:
+    """What happened to what, the same wherever Airflow reports it from."""
+    ti = context.get("ti")
+    if ti is not None and "reason" not in context:
+        event = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "try_number": ti.try_number}
+        is_mapped = ti.map_index is not None and ti.map_index >= 0
+        return event | ({"map_index": ti.map_index} if is_mapped else {})
+    run = context.get("dag_run") or {}
+    if not isinstance(run, Mapping):
+        run = {"dag_id": run.dag_id, "run_id": run.run_id}
+    event = {
+        "dag_id": run.get("dag_id") or getattr(context.get("dag"), "dag_id", None),
+        "run_id": run.get("run_id") or run.get("dag_run_id") or context.get("run_id"),
+        "reason": context.get("reason"),
+        # A run that is cleared and fails again is another event; its last task then has another try.
+        "try_number": ti and ti.try_number,
+        "deadline": (context.get("deadline") or {}).get("id"),
+    }
+    return {name: value for name, value in event.items() if value is not None}
+
+
+def _reference(event: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(event, sort_keys=True, default=str).encode()).hexdigest()[:10]
