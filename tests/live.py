@@ -136,12 +136,16 @@ class LiveAirflow:
         checked = {"scheduler", "triggerer", "dag-processor"} & set(self.components)
         return all((health.get(name.replace("-", "_")) or {}).get("status") == "healthy" for name in checked)
 
+    def token(self) -> str:
+        """Return a token for the REST API."""
+        answer = requests.post(f"{self.url}/auth/token", json={}, timeout=30)
+        if answer.status_code >= 400:
+            answer = requests.get(f"{self.url}/auth/token", timeout=30)
+        return str(answer.json()["access_token"])
+
     def api(self, method: str, path: str, **request: Any) -> Any:
         """Ask the REST API; return the JSON of its answer."""
-        token = requests.post(f"{self.url}/auth/token", json={}, timeout=30)
-        if token.status_code >= 400:
-            token = requests.get(f"{self.url}/auth/token", timeout=30)
-        headers = {"Authorization": f"Bearer {token.json()['access_token']}"}
+        headers = {"Authorization": f"Bearer {self.token()}"}
         answer = requests.request(method, f"{self.url}/api/v2{path}", headers=headers, timeout=60, **request)
         assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text[:1000]}"
         return answer.json() if answer.content else None
