@@ -24,7 +24,8 @@ from airflow_provider_volubile.exceptions import (
 from airflow_provider_volubile.recipients import Recipient
 from airflow_provider_volubile.schedule import Schedule
 from airflow_provider_volubile.submissions import Part, PartRecord, SubmissionJournal
-from airflow_provider_volubile.waiting import CLOCK_TOLERANCE, pages
+from airflow_provider_volubile.waiting import pages
+from airflow_provider_volubile.watches import CLOCK_TOLERANCE
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient

@@ -7,7 +7,7 @@ from typing import Any, TypedDict, cast
 
 from airflow_provider_volubile.exceptions import VolubileInputError
 from airflow_provider_volubile.submissions import SubmissionKind
-from airflow_provider_volubile.waiting import CampaignRef
+from airflow_provider_volubile.watches import CampaignRef
 
 
 class SubmissionHandle(TypedDict, total=False):

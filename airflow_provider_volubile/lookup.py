@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.handles import SubmissionHandle, handles_and_ids
-from airflow_provider_volubile.waiting import READ_ONE_BY_ONE, CampaignWatch, campaign_watches, pages
+from airflow_provider_volubile.waiting import READ_ONE_BY_ONE, pages
+from airflow_provider_volubile.watches import CampaignWatch, campaign_watches
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient

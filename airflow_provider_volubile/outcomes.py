@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
+from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.exceptions import VolubileOutcomeGap
 from airflow_provider_volubile.schedule import Redial
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from airflow_provider_volubile.api.models import Call
 
 NEVER_DIALED = "NEVER_DIALED"
-#: Somebody was talked to.
-REACHED = frozenset({"COMPLETED", "TRANSFERRED"})
 
 # Before any call; not the first day of the calendar, so that something can be subtracted from it.
 BEGINNING = datetime.fromtimestamp(0, UTC)
@@ -39,13 +38,13 @@ class Attempt(NamedTuple):
 
     @classmethod
     def of(cls, call: Call) -> Attempt:
-        """Reduce a call. Its time is ``created``, else ``startTime``: either may be missing."""
+        """Reduce a call. Its time is ``created``, else ``startTime``, else ``endTime``: any of them may be missing."""
         return cls(
             call.id,
             call.phone or "",
             call.status,
             call.is_final,
-            call.created or call.start_time or BEGINNING,
+            call.created or call.start_time or call.end_time or BEGINNING,
             call.duration,
         )
 
@@ -202,7 +201,7 @@ def check_gaps(
     missing = counts.get(NEVER_DIALED, 0)
     if max_missing is not None and missing > max_missing:
         raise VolubileOutcomeGap(f"{missing} of {people} recipients were never dialled; max_missing is {max_missing}.")
-    reached = sum(number for status, number in counts.items() if status in REACHED)
+    reached = sum(number for status, number in counts.items() if status in wire.REACHED_CALL_STATUSES)
     if min_success_ratio is not None and reached < min_success_ratio * people:
         raise VolubileOutcomeGap(
             f"{reached} of {people} recipients were reached ({reached / people:.1%}); "

@@ -48,7 +48,6 @@ from airflow_provider_volubile.exceptions import (
 log = logging.getLogger(__name__)
 
 TRANSCRIPT_LIMIT = 64 * 2**20
-NEWEST_FIRST = "created,DESC"
 
 
 class VolubileClient:
@@ -159,7 +158,7 @@ class VolubileClient:
         to_date: date | None = None,
         page: int = 1,
         size: int = wire.MAX_PAGE_SIZE,
-        sort: str | None = NEWEST_FIRST,
+        sort: str | None = wire.NEWEST_FIRST,
     ) -> Page[Call]:
         """One page of calls (https://docs.volubile.ai/api-reference/calls/list).
 
@@ -207,7 +206,7 @@ class VolubileClient:
         from_date: date | None = None,
         to_date: date | None = None,
         size: int = wire.MAX_PAGE_SIZE,
-        sort: str | None = NEWEST_FIRST,
+        sort: str | None = wire.NEWEST_FIRST,
     ) -> Iterator[Call]:
         """All calls that :meth:`list_calls` finds, each once, although new ones arrive meanwhile."""
 

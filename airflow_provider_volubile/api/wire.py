@@ -16,7 +16,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from numbers import Real
 from typing import Any, Protocol
@@ -48,6 +48,8 @@ CALL_STATUSES = frozenset(
 FINAL_CALL_STATUSES = CALL_STATUSES - {"IN_PROGRESS"}
 #: Inferred: where somebody, or a voice box, was heard, a transcript will appear; how late is not documented.
 TRANSCRIBED_CALL_STATUSES = frozenset({"COMPLETED", "TRANSFERRED", "VOICE_BOX", "FAILOVER"})
+#: Inferred: where somebody was talked to.
+REACHED_CALL_STATUSES = frozenset({"COMPLETED", "TRANSFERRED"})
 #: Documented (https://docs.volubile.ai/api-reference/campaigns/update-status). Two L, unlike calls.
 CAMPAIGN_STATUSES = ("ACTIVE", "PAUSED", "CANCELLED")
 
@@ -146,6 +148,20 @@ class Listed(Protocol):
 
     @property
     def phone(self) -> str | None: ...
+
+
+#: Assumed: calls can be sorted by their creation; the sortable properties are not documented.
+NEWEST_FIRST = "created,DESC"
+
+
+def days_around(begin: datetime, end: datetime) -> tuple[date, date]:
+    """Days to filter the call list by, so that no call between two moments is left out.
+
+    Assumed: whatever clock and zone the filter follows, they differ from UTC by less than a day; so one day more is
+    asked for on both sides, and the calls' own times decide.
+    """
+    day = timedelta(days=1)
+    return begin.astimezone(UTC).date() - day, end.astimezone(UTC).date() + day
 
 
 def is_wanted(call: Listed, *, agent_id: str | None, phone: str | None) -> bool:

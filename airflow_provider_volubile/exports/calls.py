@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -128,12 +128,12 @@ class _Day:
 
 
 def _listed(client: VolubileClient, table: CallsTable, begin: datetime, end: datetime) -> Iterator[Call]:
-    # The filter's clock and zone are not documented: ask a day wider on both sides, decide by the timestamps.
+    from_date, to_date = wire.days_around(begin, end)
     return client.iter_calls(
         agent_id=table.agent_id,
         campaign=table.campaign,
-        from_date=begin.astimezone(UTC).date() - timedelta(days=1),
-        to_date=end.astimezone(UTC).date() + timedelta(days=1),
+        from_date=from_date,
+        to_date=to_date,
     )
 
 

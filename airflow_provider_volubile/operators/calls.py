@@ -34,7 +34,8 @@ from airflow_provider_volubile.submissions import SubmissionJournal, SubmissionK
 from airflow_provider_volubile.triggers.calls import VolubileCallsTrigger
 from airflow_provider_volubile.triggers.events import WaitEvent, read_event, wait_event
 from airflow_provider_volubile.triggers.waiting import DEFERRAL_GRACE
-from airflow_provider_volubile.waiting import CallsWatch, Watch, follow
+from airflow_provider_volubile.waiting import follow
+from airflow_provider_volubile.watches import CallsWatch, Watch
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient

@@ -24,7 +24,7 @@ from airflow_provider_volubile.stopping import (
 )
 from airflow_provider_volubile.submissions import SubmissionJournal, SubmissionKind
 from airflow_provider_volubile.triggers.campaigns import VolubileCampaignTrigger
-from airflow_provider_volubile.waiting import CampaignRef, Watch, campaign_watches
+from airflow_provider_volubile.watches import CampaignRef, Watch, campaign_watches
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient

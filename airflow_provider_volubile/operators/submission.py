@@ -51,7 +51,8 @@ from airflow_provider_volubile.submissions import (
 )
 from airflow_provider_volubile.triggers.events import WaitEvent, read_event, wait_event
 from airflow_provider_volubile.triggers.waiting import DEFERRAL_GRACE, WaitTrigger
-from airflow_provider_volubile.waiting import Watch, follow, look
+from airflow_provider_volubile.waiting import follow, look
+from airflow_provider_volubile.watches import Watch
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient

@@ -12,7 +12,7 @@ from airflow_provider_volubile.exceptions import VolubileInputError
 from airflow_provider_volubile.handles import SubmissionHandle, handles_and_ids
 from airflow_provider_volubile.sensors.waiting import WaitSensor
 from airflow_provider_volubile.triggers.calls import VolubileCallsTrigger
-from airflow_provider_volubile.waiting import CallsWatch, Watch
+from airflow_provider_volubile.watches import CallsWatch, Watch
 
 
 class VolubileCallsSensor(WaitSensor):

@@ -13,7 +13,7 @@ from airflow_provider_volubile.handles import SubmissionHandle, handles_and_ids
 from airflow_provider_volubile.schedule import Redial
 from airflow_provider_volubile.sensors.waiting import WaitSensor
 from airflow_provider_volubile.triggers.campaigns import VolubileCampaignTrigger
-from airflow_provider_volubile.waiting import CampaignRef, Watch, campaign_watches
+from airflow_provider_volubile.watches import CampaignRef, Watch, campaign_watches
 
 
 class VolubileCampaignSensor(WaitSensor):

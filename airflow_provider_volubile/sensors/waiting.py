@@ -23,7 +23,8 @@ from airflow_provider_volubile.operators.base import (
 from airflow_provider_volubile.outcomes import NOTHING, final_counts
 from airflow_provider_volubile.triggers.events import WaitEvent, read_event, wait_event
 from airflow_provider_volubile.triggers.waiting import DEFERRAL_GRACE, WaitTrigger
-from airflow_provider_volubile.waiting import Watch, look
+from airflow_provider_volubile.waiting import look
+from airflow_provider_volubile.watches import Watch
 
 
 class WaitSensor(BaseSensorOperator):

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from airflow_provider_volubile.triggers.waiting import WaitTrigger
-from airflow_provider_volubile.waiting import CallsWatch, Watch
+from airflow_provider_volubile.watches import CallsWatch, Watch
 
 
 class VolubileCallsTrigger(WaitTrigger):

@@ -10,7 +10,7 @@ from airflow_provider_volubile.schedule import Schedule
 from airflow_provider_volubile.stopping import KillAction, stop_if_killed
 from airflow_provider_volubile.triggers.polling import in_thread
 from airflow_provider_volubile.triggers.waiting import WaitTrigger
-from airflow_provider_volubile.waiting import CampaignRef, Watch, campaign_watches
+from airflow_provider_volubile.watches import CampaignRef, Watch, campaign_watches
 
 
 class VolubileCampaignTrigger(WaitTrigger):

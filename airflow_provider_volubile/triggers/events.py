@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict
 
 from airflow_provider_volubile.exceptions import VolubileError, needs_a_person
 from airflow_provider_volubile.outcomes import Progress
-from airflow_provider_volubile.waiting import CallsWatch, CampaignWatch, Watch
+from airflow_provider_volubile.watches import CallsWatch, CampaignWatch, Watch
 
 EventStatus = Literal["over", "timeout", "error"]
 

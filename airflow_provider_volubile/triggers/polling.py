@@ -20,15 +20,8 @@ from weakref import WeakKeyDictionary
 
 from airflow_provider_volubile.exceptions import VolubileAuthError, VolubileError
 from airflow_provider_volubile.outcomes import NOTHING, Progress
-from airflow_provider_volubile.waiting import (
-    FIRST_INTERVAL,
-    SECONDS_PER_REQUEST,
-    Opening,
-    Round,
-    Watch,
-    interval,
-    look,
-)
+from airflow_provider_volubile.waiting import FIRST_INTERVAL, SECONDS_PER_REQUEST, Opening, Round, interval, look
+from airflow_provider_volubile.watches import Watch
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient

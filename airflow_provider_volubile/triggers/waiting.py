@@ -16,7 +16,7 @@ from airflow_provider_volubile.outcomes import NOTHING, Progress
 from airflow_provider_volubile.schedule import Schedule
 from airflow_provider_volubile.triggers.events import EventStatus, wait_event
 from airflow_provider_volubile.triggers.polling import shared_poll
-from airflow_provider_volubile.waiting import CampaignWatch, Watch
+from airflow_provider_volubile.watches import CampaignWatch, Watch
 
 # The trigger's own deadline passes first: it reports how far things came, a deferral's timeout could not.
 DEFERRAL_GRACE = timedelta(minutes=5)

@@ -17,19 +17,8 @@ import requests
 from airflow.providers.http.sensors.http import HttpSensor
 from airflow.providers.http.triggers.http import HttpSensorTrigger
 
+from airflow_provider_volubile.api.wire import FINAL_CALL_STATUSES
 from airflow_provider_volubile.simulator import Simulator
-
-FINAL = {
-    "COMPLETED",
-    "NO_ANSWER",
-    "VOICE_BOX",
-    "UNREACHABLE",
-    "FAILED",
-    "TRANSFERRED",
-    "REJECTED",
-    "FAILOVER",
-    "CANCELED",
-}
 
 
 def http_connection(simulator: Simulator) -> None:
@@ -51,7 +40,7 @@ def http_sensors(
         HttpSensor(
             task_id=f"call_{number}",
             endpoint=f"v1/calls/{call_id}",
-            response_check=lambda response: response.json()["status"] in FINAL,
+            response_check=lambda response: response.json()["status"] in FINAL_CALL_STATUSES,
             response_error_codes_allowlist=["404", "429"],
         )
         for number, call_id in enumerate(calls)
@@ -122,7 +111,7 @@ def plain_loop(
             while answer.status_code == 429 and time.monotonic() < until:
                 time.sleep(backoff(answer))
                 answer = session.get(f"{simulator.url}/v1/calls/{call_id}", timeout=30)
-            if answer.ok and answer.json()["status"] in FINAL:
+            if answer.ok and answer.json()["status"] in FINAL_CALL_STATUSES:
                 waiting.remove(call_id)
                 found.append(time.monotonic())
         time.sleep(pause)

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 import pytest
 
 from airflow_provider_volubile.api.client import VolubileClient
+from airflow_provider_volubile.api.models import Call, Page
 from airflow_provider_volubile.exceptions import VolubileProtocolError, VolubileUnavailable
 from airflow_provider_volubile.outcomes import Progress
 from airflow_provider_volubile.schedule import Redial
 from airflow_provider_volubile.simulator import Simulator
-from airflow_provider_volubile.waiting import (
-    CallsWatch,
-    CampaignRef,
-    CampaignWatch,
-    follow,
-    interval,
-    look,
-)
+from airflow_provider_volubile.waiting import follow, interval, look
+from airflow_provider_volubile.watches import CallsWatch, CampaignRef, CampaignWatch
 
 HOUR_AGO = timedelta(hours=1, minutes=1)
 
@@ -177,6 +173,32 @@ def test_calls_without_created_are_dated_by_their_start(simulator: Simulator, cl
     watch = CallsWatch(simulator.load_calls(120, status="IN_PROGRESS"), since=now() - HOUR_AGO)
     look(client, [watch], now=now())
     assert watch.progress().in_flight == 120
+
+
+class Listing:
+    """A list of calls as a service might give it that sets times late; one call a page."""
+
+    def __init__(self, *calls: Call) -> None:
+        self._calls = calls
+
+    def list_calls(self, *, page: int, **_: object) -> Page[Call]:
+        calls = self._calls[page - 1 : page]
+        return Page(calls, page=page, total_pages=len(self._calls), received=len(calls))
+
+
+def test_a_call_without_any_time_does_not_end_the_listing() -> None:
+    just_created = Call(id="1", status="IN_PROGRESS")
+    older = Call(id="2", status="IN_PROGRESS", created=now() - timedelta(minutes=10))
+    watch = CallsWatch(["1", "2"], since=now() - HOUR_AGO)
+    look(cast("VolubileClient", Listing(just_created, older)), [watch], now=now())
+    assert watch.progress().in_flight == 2
+
+
+def test_a_call_without_any_time_belongs_to_its_campaign() -> None:
+    watch = campaign_watch("Tyres", 1)
+    look(cast("VolubileClient", Listing(Call(id="1", phone="+33639980101", status="IN_PROGRESS"))), [watch], now=now())
+    assert watch.progress().in_flight == 1
+    assert watch.progress().not_dialed == 0
 
 
 def test_following_ends_with_the_last_call(simulator: Simulator, client: VolubileClient) -> None:

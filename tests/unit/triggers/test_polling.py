@@ -17,7 +17,7 @@ from airflow_provider_volubile.schedule import Redial
 from airflow_provider_volubile.simulator import Simulator
 from airflow_provider_volubile.triggers import polling
 from airflow_provider_volubile.triggers.polling import SharedPoll, shared_poll
-from airflow_provider_volubile.waiting import CallsWatch, CampaignRef, CampaignWatch, Watch
+from airflow_provider_volubile.watches import CallsWatch, CampaignRef, CampaignWatch, Watch
 
 AN_HOUR_AGO = timedelta(hours=1, minutes=1)
 

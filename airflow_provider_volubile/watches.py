@@ -1,0 +1,229 @@
+"""What is awaited: campaigns until everybody has an outcome, calls until they have ended. Sends nothing.
+
+:func:`airflow_provider_volubile.waiting.look` shows watches the calls that it finds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from airflow_provider_volubile.api import wire
+from airflow_provider_volubile.exceptions import VolubileError, VolubileProtocolError
+from airflow_provider_volubile.outcomes import BEGINNING, Attempt, Progress, progress
+from airflow_provider_volubile.schedule import Redial
+
+if TYPE_CHECKING:
+    from airflow_provider_volubile.api.models import Call
+
+# Server and worker clocks differ, and `created` may be set a little late.
+CLOCK_TOLERANCE = timedelta(minutes=5)
+# A transcript that did not appear so long after its call ended is not waited for any longer.
+TRANSCRIPT_PATIENCE = timedelta(minutes=15)
+
+
+class CampaignRef(TypedDict):
+    """One campaign of a submission. ``id`` is None when its creation was only found through its calls."""
+
+    id: str | None
+    name: str
+    recipients: int
+
+
+class Watch:
+    """What one task waits for. Subclasses say which calls; this part keeps what was seen of them.
+
+    :param with_transcripts: a call that ended is only done with when its transcript is there too.
+    """
+
+    def __init__(self, *, with_transcripts: bool = False) -> None:
+        self.with_transcripts = with_transcripts
+        self.error: VolubileError | None = None
+        self._attempts: dict[str, Attempt] = {}
+        self._ended: dict[str, datetime] = {}
+        self._transcribed: set[str] = set()
+
+    @property
+    def attempts(self) -> Collection[Attempt]:
+        return self._attempts.values()
+
+    def knows(self, call: Call) -> bool:
+        """Whether this status of this call is no news."""
+        known = self._attempts.get(call.id)
+        return known is not None and known.status == call.status
+
+    def see(self, call: Call, now: datetime) -> None:
+        """Learn of a call that belongs to this watch."""
+        self._attempts[call.id] = Attempt.of(call)
+        if call.is_final:
+            self._ended.setdefault(call.id, now)
+
+    def untranscribed(self, now: datetime) -> list[str]:
+        """Calls that ended, should have a transcript, and were not given up."""
+        if not self.with_transcripts:
+            return []
+        return [
+            call_id
+            for call_id, ended in self._ended.items()
+            if call_id not in self._transcribed
+            and self._attempts[call_id].status in wire.TRANSCRIBED_CALL_STATUSES
+            and now - ended < TRANSCRIPT_PATIENCE
+        ]
+
+    def see_transcript(self, call_id: str) -> None:
+        self._transcribed.add(call_id)
+
+    def progress(self) -> Progress:
+        raise NotImplementedError
+
+    def is_over(self, now: datetime) -> bool:
+        """Whether there is nothing more to wait for."""
+        return self._has_settled() and not self.untranscribed(now)
+
+    def _has_settled(self) -> bool:
+        raise NotImplementedError
+
+
+class CampaignWatch(Watch):
+    """Waits until everyone in one campaign has an outcome.
+
+    :param campaign: the campaign; calls are tied to it by its name only.
+    :param agent_id: its agent, to recognise an answer in which the filter was not applied.
+    :param since: no call of this campaign is older; aware. None when that is not known.
+    :param redial: its rule for further attempts.
+    """
+
+    def __init__(
+        self,
+        campaign: CampaignRef,
+        *,
+        agent_id: str | None,
+        since: datetime | None,
+        redial: Redial,
+        with_transcripts: bool = False,
+    ) -> None:
+        super().__init__(with_transcripts=with_transcripts)
+        self.campaign = campaign
+        self.agent_id = agent_id
+        self.since = since - CLOCK_TOLERANCE if since else BEGINNING
+        self.redial = redial
+        self.status: str | None = None
+
+    def see(self, call: Call, now: datetime) -> None:
+        ours = self.agent_id in (None, call.agent_id)
+        at = Attempt.of(call).at
+        # A call that was just created may have no time yet; that it was listed under the campaign's name must do.
+        if ours and (at == BEGINNING or at >= self.since):
+            super().see(call, now)
+
+    def progress(self) -> Progress:
+        result = progress(self.campaign["recipients"], self._attempts.values(), self.redial)
+        people = sum(result.counts.values())
+        if people > self.campaign["recipients"]:
+            raise VolubileProtocolError(
+                f"Campaign {self.campaign['name']!r} has {self.campaign['recipients']} recipients, but the list of "
+                f"its calls shows {people} people. Either the service did not apply the filter by campaign name, or "
+                "another campaign has the same name; outcomes cannot be told apart.",
+                operation="listCalls",
+            )
+        return result
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self.status == "CANCELLED"
+
+    def _has_settled(self) -> bool:
+        state = self.progress()
+        # A cancelled campaign dials no one any more, but calls in progress still come to an end.
+        return state.is_complete or (self.is_cancelled and state.in_flight == 0)
+
+    @property
+    def horizon(self) -> datetime:
+        """No call older than this can bring news: the oldest call in progress, else the newest known."""
+        attempts = self._attempts.values()
+        moving = [attempt.at for attempt in attempts if not attempt.final]
+        if moving:
+            return min(moving) - CLOCK_TOLERANCE
+        return max((attempt.at for attempt in attempts), default=self.since) - CLOCK_TOLERANCE
+
+
+class CallsWatch(Watch):
+    """Waits until calls, known by their ids, have ended.
+
+    :param call_ids: the calls.
+    :param agent_id: their agent, if they all have one and it is known.
+    :param since: none of them is older; None when that is not known.
+    """
+
+    def __init__(
+        self,
+        call_ids: Iterable[str],
+        *,
+        agent_id: str | None = None,
+        since: datetime | None = None,
+        with_transcripts: bool = False,
+    ) -> None:
+        super().__init__(with_transcripts=with_transcripts)
+        self.call_ids = frozenset(call_ids)
+        self.agent_id = agent_id
+        self.since = since - CLOCK_TOLERANCE if since else None
+        self.pending = set(self.call_ids)
+        self.missing: set[str] = set()
+
+    def see(self, call: Call, now: datetime) -> None:
+        super().see(call, now)
+        if call.is_final:
+            self.pending.discard(call.id)
+
+    def lose(self, call_id: str) -> None:
+        """The service says that there is no such call."""
+        self.missing.add(call_id)
+        self.pending.discard(call_id)
+
+    def progress(self) -> Progress:
+        attempts = self._attempts.values()
+        in_flight = sum(not attempt.final for attempt in attempts)
+        return Progress(
+            recipients=len(self.call_ids),
+            settled=len(self.call_ids) - len(self.pending) - len(self.missing),
+            in_flight=in_flight,
+            redial_due=0,
+            not_dialed=len(self.pending) - in_flight,
+            counts=Counter(attempt.status for attempt in attempts),
+        )
+
+    def _has_settled(self) -> bool:
+        return not self.pending
+
+    @property
+    def horizon(self) -> datetime | None:
+        """No pending call is older than this; None when that is not known."""
+        if self._attempts.keys() >= self.pending:
+            return min((self._attempts[call_id].at for call_id in self.pending), default=self.since)
+        return self.since
+
+
+def campaign_watches(
+    campaigns: Sequence[CampaignRef],
+    *,
+    agent_id: str | None,
+    since: str | None,
+    redial: Mapping[str, Any] | None,
+    wait_for: str,
+) -> list[CampaignWatch]:
+    """What to watch for the campaigns of one submission.
+
+    :param since: ISO 8601, aware: no call is older. None for a campaign of unknown age.
+    """
+    return [
+        CampaignWatch(
+            campaign,
+            agent_id=agent_id,
+            since=datetime.fromisoformat(since) if since else None,
+            redial=Redial.parse(redial),
+            with_transcripts=wait_for == "transcript",
+        )
+        for campaign in campaigns
+    ]
