@@ -22,6 +22,7 @@ the cost, whoever has less than the others gains on them until all have the same
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import random
@@ -181,7 +182,8 @@ class RateWindow:
         self._sleep = sleep
         self._rng = rng or random.Random()
         self._changed = threading.Condition(threading.Lock())
-        self._waiting = 0
+        self._numbers = itertools.count()
+        self._queue: dict[int, bool] = {}  # who waits, in the order in which they came: for the background or not
 
         self._openings = _Openings(length)
         self._told: _Word | None = None  # the last that the server told of what is left
@@ -195,6 +197,7 @@ class RateWindow:
         self._left: int | None = None  # None: unknown, one request is to find out
         self._first = 0  # what was left at the first answer
         self._mine = 0  # requests of mine that ended after it
+        self._reserved = False  # what is left is for the foreground
         self._lost = 0  # those without an answer: the server may count them late
 
     # Called around each request
@@ -205,9 +208,15 @@ class RateWindow:
         :param background: leave the reserve to the foreground.
         """
         with self._changed:
-            while (wait := self._wait(self._clock(), background)) > 0:
-                self._pause(wait)
-            self._in_flight += 1
+            number = next(self._numbers)
+            self._queue[number] = background
+            try:
+                while (wait := self._wait(number, self._clock())) > 0:
+                    self._pause(wait)
+                self._in_flight += 1
+            finally:
+                del self._queue[number]
+                self._changed.notify_all()
 
     def observe(self, status: int, headers: Mapping[str, str], *, sent_at: float, received_at: float) -> None:
         """Learn from the answer to an acquired request.
@@ -223,7 +232,9 @@ class RateWindow:
             self._latency = received_at - sent_at
             self._turn(received_at)
             self._openings.answered(sent_at, received_at)
-            if limit and limit != self._limit:
+            if limit == 0:
+                left = None  # no limit that an answer can come under
+            elif limit and limit != self._limit:
                 # What was counted under another limit says nothing about this one.
                 self._limit, self._told = limit, None
                 self._begin(sent_at)
@@ -261,8 +272,14 @@ class RateWindow:
 
     # The rule. Everything below runs under the lock
 
-    def _wait(self, now: float, background: bool) -> float:
-        """Return 0 if one request may go now, else the seconds after which to ask again."""
+    def _wait(self, number: int, now: float) -> float:
+        """Return 0 if the request of one in the queue may go now, else the seconds after which to ask again."""
+        background = self._queue[number]
+        for other, is_background in self._queue.items():
+            if other == number:
+                break
+            if not (is_background and self._reserved and not background):
+                return self._length  # whoever was before me wakes me
         self._turn(now)
         hold = max(self._closed_until, self._next_send) - now
         if hold > 0:
@@ -284,7 +301,9 @@ class RateWindow:
                 quiet = self._last_send + _QUIET * self._latency - now
                 if quiet > 0:
                     return quiet
-            if background and spare < self._reserve:
+            self._reserved = spare < self._reserve
+            if background and self._reserved:
+                self._changed.notify_all()
                 return self._openings.next() - now
         self._last_send = now
         if cost > 1:
@@ -309,8 +328,8 @@ class RateWindow:
         if not self._certain:
             self._find_out(now)
             return
-        if cost == 1:
-            self._openings.hurry()  # nobody else's request can be in the way
+        if cost == 1 and self._told and self._told.left >= 0:
+            self._openings.hurry()  # nobody else will have been there first, and the answer will tell
         self._closed_until = self._openings.next()
 
     def _find_out(self, now: float) -> None:
@@ -331,12 +350,12 @@ class RateWindow:
         self._past_mine = (self._past_mine + self._mine) / 2
         self._past_others = (self._past_others + self._others()) / 2
         self._left, self._mine, self._lost, self._turned_at = None, 0, 0, now
+        self._reserved = False
 
     def _ended(self) -> None:
         self._in_flight = max(0, self._in_flight - 1)
         self._mine += 1
-        if self._waiting:
-            self._changed.notify_all()
+        self._changed.notify_all()
 
     def _accepted(self, word: _Word) -> None:
         """Take in what an answer tells that was no refusal."""
@@ -391,9 +410,7 @@ class RateWindow:
     def _pause(self, seconds: float) -> None:
         """Wait without the lock."""
         if self._sleep is None:
-            self._waiting += 1
             self._changed.wait(seconds)
-            self._waiting -= 1
         else:
             self._changed.release()
             try:

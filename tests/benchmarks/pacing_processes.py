@@ -1,4 +1,4 @@
-"""Real processes against the simulator's rate window: how much of it they use, and what pacing costs.
+"""Real processes against the simulator's rate window: how much of it they use.
 
 ``python -m tests.benchmarks.pacing_processes``         one process and eight, windows of 1.5 s
 ``python -m tests.benchmarks.pacing_processes 15``      the same with windows of full length
@@ -84,7 +84,6 @@ def measure(
     statuses = Counter(entry["status"] for entry in log)
     opening += time.time() - time.monotonic()  # the log's clock
     served = Counter(int((entry["wall"] - opening) // length) for entry in log if entry["status"] == 200)
-    print(sorted(served.items()), statuses)
     over = range(min(served), max(served))
     ideal = (math.ceil(statuses[200] / LIMIT) - 1) * length - at * length
     return Share(
@@ -95,21 +94,6 @@ def measure(
         refused=statuses[429] / len(log),
         spread=max(times) / min(times),
     )
-
-
-def overhead(requests_each: int = 3000, rounds: int = 3) -> float:
-    """CPU time per request with pacing over that of bare ``requests``, in a window that is never spent."""
-    with Simulator(limit=10**9, window=10**6) as simulator:
-        calls = simulator.load_calls(100, status="COMPLETED") * (requests_each // 100)
-        ratios = []
-        for _ in range(rounds):
-            cpu = []
-            for window in (None, RateWindow(limit=10**9, length=10**6)):
-                before = time.process_time()
-                _fetch(simulator.url, simulator.primary_key, calls, 1, window)
-                cpu.append(time.process_time() - before)
-            ratios.append(cpu[1] / cpu[0])
-        return min(ratios)
 
 
 def _next_opening(simulator: Simulator) -> float:
@@ -132,7 +116,7 @@ def _work(url: str, key: str, calls: list[str], threads: int, length: float, res
     results.put((begun, time.monotonic()))
 
 
-def _fetch(url: str, key: str, calls: Sequence[str], threads: int, window: RateWindow | None) -> None:
+def _fetch(url: str, key: str, calls: Sequence[str], threads: int, window: RateWindow) -> None:
     open_calls = iter(calls)
 
     def thread() -> None:
@@ -147,9 +131,7 @@ def _fetch(url: str, key: str, calls: Sequence[str], threads: int, window: RateW
             running.result()
 
 
-def _get(session: requests.Session, url: str, window: RateWindow | None) -> int:
-    if window is None:
-        return session.get(url, timeout=30).status_code
+def _get(session: requests.Session, url: str, window: RateWindow) -> int:
     window.acquire()
     sent_at = time.monotonic()
     try:
@@ -163,7 +145,6 @@ def _get(session: requests.Session, url: str, window: RateWindow | None) -> int:
 
 if __name__ == "__main__":
     length = float(sys.argv[1]) if len(sys.argv) > 1 else 1.5
-    print("CPU per request over bare requests:", round(overhead(), 2), flush=True)
     for processes, work, skew in ((1, 2000, 0.0), (8, 250, 0.0), (8, 250, length / 2), (8, 1000, length)):
         print(f"{processes} × {work}, started within {skew:g} s:", flush=True)
         print("  ", measure(processes=processes, work=work, length=length, skew=skew), flush=True)

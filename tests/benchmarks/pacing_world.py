@@ -117,7 +117,8 @@ class Server:
     """Counts requests in fixed windows, and keeps the score.
 
     :param on_first: a window begins with the first request after the last one, not at a fixed time.
-    :param retry: how a 429 tells when to come back: ``ceil``, ``floor`` (seconds), ``date``, ``none``, ``zero``.
+    :param retry: how a 429 tells when to come back: ``ceil`` or ``floor`` (seconds), ``date``, ``none``, or a text
+        for all.
     :param rate_headers: changes the headers that tell what is left.
     """
 
@@ -165,10 +166,10 @@ class Server:
             case "date":  # its clock is an hour behind ours
                 now = 1_700_000_000 + self._world.now - 3600
                 return {"Retry-After": formatdate(math.ceil(now + seconds)), "Date": formatdate(int(now))}
-            case "zero":
-                return {"Retry-After": "0"}
-            case _:
+            case "none":
                 return {}
+            case text:
+                return {"Retry-After": text}
 
 
 def _rate_headers(limit: int, left: int) -> Headers:
@@ -183,6 +184,8 @@ class Client:
     :param latency: seconds from a request to its answer, give or take.
     :param every: seconds that each thread rests after an answer.
     :param lost: the share of requests that get no answer.
+    :param clock_rate: seconds of its clock in a second.
+    :param clock_ahead: seconds by which its clock has jumped.
     """
 
     world: World
@@ -195,8 +198,11 @@ class Client:
     every: float = 0.0
     background: bool = False
     lost: float = 0.0
+    clock_rate: float = 1.0
+    clock_ahead: float = 0.0
     served: int = 0
     refused: int = 0
+    sent_at: list[float] = field(default_factory=list)
     begun_at: float = 0.0
     done_at: float = math.nan
     longest_wait: float = 0.0
@@ -208,12 +214,15 @@ class Client:
         self.begun_at = self.world.now + self.after
         self.window = RateWindow(
             length=self.server.length,
-            clock=self.world.clock,
-            sleep=lambda seconds: self.world.sleep(seconds, self._bed),
+            clock=self.clock,
+            sleep=lambda seconds: self.world.sleep(seconds / self.clock_rate, self._bed),
             rng=random.Random(self.seed + 1),
         )
         for _ in range(self.threads):
             self.world.start(self._thread, self.after)
+
+    def clock(self) -> float:
+        return self.world.now * self.clock_rate + self.clock_ahead
 
     def _thread(self) -> None:
         while self._open:
@@ -228,15 +237,17 @@ class Client:
     def _request(self) -> bool:
         asked_at = self.world.now
         self.window.acquire(background=self.background)
-        sent_at = self.world.now
-        self.longest_wait = max(self.longest_wait, sent_at - asked_at)
+        self.world.wake(self._bed)
+        self.sent_at.append(self.world.now)
+        self.longest_wait = max(self.longest_wait, self.world.now - asked_at)
+        sent_at = self.clock()
         self._travel()
         status, headers = self.server.ask()
         self._travel()
         if self._rng.random() < self.lost:
             self.window.abandon()
             return False
-        self.window.observe(status, headers, sent_at=sent_at, received_at=self.world.now)
+        self.window.observe(status, headers, sent_at=sent_at, received_at=self.clock())
         self.world.wake(self._bed)
         self.refused += status == 429
         return status != 429
@@ -260,6 +271,7 @@ class Result:
     refused: float
     spread: float
     longest_wait: float
+    seconds: float
 
 
 def race(
@@ -279,6 +291,7 @@ def race(
 
     :param within: seconds within which they all start.
     :param threads: of each client in turn, as is ``latency`` in seconds.
+    :param clock_jump: seconds by which the clocks of the clients jump after the warm-up, which then begins anew.
     """
     rng = random.Random(seed)
     world = World()
@@ -301,7 +314,8 @@ def race(
     if work is None:
         world.run(warm_up * length)
         if clock_jump:
-            world.now += clock_jump
+            for client in all_clients:
+                client.clock_ahead += clock_jump
             world.run(warm_up * length)
         before = [client.served for client in all_clients]
         from_number = max(target.served)
@@ -325,7 +339,7 @@ def race(
     served = sum(target.served.get(number, 0) for number in full) or 1
     longest_wait = max(client.longest_wait for client in all_clients)
     world.close()
-    return Result(used, speed, refusals / (served + refusals), spread, longest_wait)
+    return Result(used, speed, refusals / (served + refusals), spread, longest_wait, world.now - begun)
 
 
 CIRCUMSTANCES: Mapping[str, dict[str, object]] = {
