@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
 import json
 import os
@@ -24,19 +25,23 @@ TOLD = re.compile(r"settled|accepted|rejected|redial|transcripts|paused|Cancelle
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m demo")
     parser.add_argument("--serve", action="store_true", help="start Airflow and leave it running")
-    serve = parser.parse_args().serve
-    home = ROOT / (".airflow" if serve else ".demo")
-    if not serve:
+    parser.add_argument("--port", type=int, default=8080, help="of Airflow, with --serve (%(default)s)")
+    parser.add_argument("--home", type=Path, help="folder of everything it makes (.airflow with --serve, else .demo)")
+    given = parser.parse_args()
+    serve, home = given.serve, given.home or ROOT / (".airflow" if given.serve else ".demo")
+    if not (serve or given.home):  # never a folder that somebody named
         shutil.rmtree(home, ignore_errors=True)
-    home.mkdir(exist_ok=True)
+    home.mkdir(parents=True, exist_ok=True)
     # Fast enough to see the end of it, and calling at any hour of the day, as a demonstration must.
     with Simulator(speed=120 if serve else 600, seed=7, ignore_windows=True) as simulator:
-        environment = airflow_environment(home, simulator)
-        say("Preparing Airflow's metadata database (SQLite) in " + str(home.relative_to(ROOT)))
+        environment = airflow_environment(home, simulator, given.port)
+        say(f"Preparing Airflow's metadata database (SQLite) in {home}")
         run_quietly(["airflow", "db", "migrate"], environment, home / "migrate.log")
         if serve:
-            say(f"Starting Airflow at http://localhost:8080 (simulator at {simulator.url}); Ctrl-C ends it.")
-            return subprocess.call([airflow(), "standalone"], env=environment)
+            say(f"Starting Airflow at http://localhost:{given.port} (simulator at {simulator.url}); Ctrl-C ends it.")
+            with contextlib.suppress(KeyboardInterrupt):
+                return subprocess.call([airflow(), "standalone"], env=environment)
+            return 0
         say(f"Running the Dag {DAG} against the simulator at {simulator.url}")
         if not run_dag(environment, home / "run.log"):
             say(f"The Dag failed; see {home / 'run.log'}")
@@ -49,7 +54,7 @@ def airflow() -> str:
     return str(Path(sys.executable).parent / "airflow")
 
 
-def airflow_environment(home: Path, simulator: Simulator) -> dict[str, str]:
+def airflow_environment(home: Path, simulator: Simulator, port: int) -> dict[str, str]:
     """An Airflow that sees nothing of this machine but the Dags and the simulator."""
     connection = {
         "conn_type": "volubile",
@@ -59,6 +64,9 @@ def airflow_environment(home: Path, simulator: Simulator) -> dict[str, str]:
     }
     settings = {
         "AIRFLOW_HOME": str(home),
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__BASE_URL": f"http://localhost:{port}",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://localhost:{port}/execution/",
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
@@ -66,6 +74,8 @@ def airflow_environment(home: Path, simulator: Simulator) -> dict[str, str]:
         "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
         "AIRFLOW_CONN_VOLUBILE_DEFAULT": json.dumps(connection),
         "VOLUBILE_OUTPUT": f"file://{home / 'output'}",
+        # `airflow standalone` starts its components by their name.
+        "PATH": os.pathsep.join((str(Path(airflow()).parent), os.environ.get("PATH", os.defpath))),
     }
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     return kept | settings
@@ -110,7 +120,7 @@ def show_results(output: Path, simulator: Simulator) -> None:
     ledger = simulator.summary()
     print(f"\nThe simulator dialled {ledger['people']} people in {ledger['calls']} calls.\n\nFiles:")
     for path in sorted(path for path in output.rglob("*") if path.is_file()):
-        print(f"  {path.relative_to(ROOT)}  ({path.stat().st_size} bytes)")
+        print(f"  {path}  ({path.stat().st_size} bytes)")
 
 
 def say(text: str) -> None:
