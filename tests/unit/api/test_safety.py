@@ -25,6 +25,7 @@ from airflow_provider_volubile.exceptions import (
     VolubileUnavailable,
     VolubileUnknownOutcome,
 )
+from tests.certificates import make_certificate
 
 ID = "9e7d5a10-64c3-4f0b-b2d8-71f0c4e8a633"
 CALL = {"id": ID, "status": "COMPLETED"}
@@ -192,37 +193,6 @@ def tls_server(tmp_path: Path, server: Any) -> tuple[str, Path]:
     return f"https://localhost:{listener.getsockname()[1]}", certificate
 
 
-def make_certificate(folder: Path) -> Path:
-    from datetime import UTC, datetime, timedelta
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / "localhost.pem"
-    path.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        + certificate.public_bytes(serialization.Encoding.PEM)
-    )
-    return path
-
-
 @pytest.mark.parametrize("operation", ["get_call", "create_call"])
 def test_a_certificate_nobody_vouches_for_is_refused_and_nothing_was_sent(
     operation: str, tls_server: tuple[str, Path], server: Any, make_client: Any
@@ -302,6 +272,7 @@ import resource
 from airflow_provider_volubile.api.auth import ApiKeyPair
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.api.pacing import RateWindow
+from tests.certificates import make_certificate
 client = VolubileClient({server.url!r}, ApiKeyPair("k"), window=RateWindow())
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
