@@ -272,7 +272,6 @@ import resource
 from airflow_provider_volubile.api.auth import ApiKeyPair
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.api.pacing import RateWindow
-from tests.certificates import make_certificate
 client = VolubileClient({server.url!r}, ApiKeyPair("k"), window=RateWindow())
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
