@@ -53,6 +53,7 @@ def measure(
 ) -> Share:
     """Let processes fetch so many transcripts each, all starting at one moment of a window.
 
+    :param work: transcripts for each process.
     :param length: seconds per window.
     :param threads: of each process.
     :param skew: seconds between the first and the last process to start.
