@@ -1,0 +1,316 @@
+"""The Airflow under test: its processes, its database, and what a person does with it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+import sqlalchemy
+
+from airflow_provider_volubile.simulator import Simulator
+from tests.live import LiveAirflow, connection_json, free_port
+
+HERE = Path(__file__).parent
+DAG = "chaos"
+PART_SIZE = 3
+CONFIRMATION = 4  # seconds
+CLIENT_TIMEOUT = 2  # seconds
+
+# Everything that notices a death does so within seconds.
+IMPATIENT = {
+    "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+    "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "1000",
+    "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+    "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "4",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "8",
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+    "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "12",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "30",
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "5",
+    "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
+    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "8",
+    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
+    "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "3",
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task instance as the database shows it."""
+
+    run_id: str
+    task_id: str
+    state: str | None
+    try_number: int
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.run_id, self.task_id
+
+
+class Stack(LiveAirflow):
+    """An Airflow whose processes may be killed.
+
+    :param without_journal: switch the protection off, to show that the storm finds it missing.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        simulator: Simulator,
+        *,
+        database: str | None,
+        parallelism: int,
+        without_journal: bool = False,
+    ) -> None:
+        self.orders = home / "orders"
+        self.people = home / "people"
+        (self.orders / "taken").mkdir(parents=True)
+        self.people.mkdir()
+        environment = IMPATIENT | {
+            "AIRFLOW__CORE__PARALLELISM": str(parallelism),
+            "AIRFLOW_CONN_VOLUBILE_DEFAULT": connection_json(simulator, timeout=CLIENT_TIMEOUT),
+            "CHAOS_ORDERS": str(self.orders),
+            "CHAOS_PEOPLE": str(self.people),
+            "CHAOS_PART_SIZE": str(PART_SIZE),
+            "CHAOS_CONFIRMATION": str(CONFIRMATION),
+            "PYTHONPATH": os.pathsep.join([str(HERE / "processes"), str(HERE.parents[1])]),
+            # Processes are started again and again; none of them should compile anything twice.
+            "PYTHONDONTWRITEBYTECODE": "",
+            "PYTHONPYCACHEPREFIX": os.path.join(tempfile.gettempdir(), "volubile-chaos-bytecode"),
+        }
+        if without_journal:
+            environment["CHAOS_WITHOUT_JOURNAL"] = "1"
+        super().__init__(home, HERE / "dags", database=database, environment=environment)
+        self.engine = sqlalchemy.create_engine(self.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
+        self._token: dict[str, str] = {}
+
+    def __enter__(self) -> Stack:
+        super().__enter__()
+        return self
+
+    def stop(self) -> None:
+        super().stop()
+        for process in self._everybody():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        self.engine.dispose()
+
+    # Processes -----------------------------------------------------------------------------------------------------
+
+    def start(self, component: str) -> None:
+        # All of our processes, and nobody else's, work in this folder: some hide their command and environment.
+        with contextlib.chdir(self.home):
+            super().start(component)
+
+    def kill(self, component: str, *, with_children: bool) -> None:
+        """Kill -9 a component, alone or with all that it has started."""
+        process = self.processes[component]
+        children = self._descendants(process.pid) if with_children else []
+        process.kill()
+        process.wait()
+        for child in children:
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+
+    def is_up(self, component: str) -> bool:
+        process = self.processes.get(component)
+        return process is not None and process.poll() is None
+
+    def supervisors(self) -> list[psutil.Process]:
+        """Workers that have a task just now: the parents of task processes."""
+        found = []
+        for process in self._everybody():
+            with contextlib.suppress(psutil.Error):
+                if "LocalExecutor" in " ".join(process.cmdline()) and process.children():
+                    found.append(process)
+        return found
+
+    def reap(self) -> None:
+        """Kill workers that a dead scheduler left behind, unless they have a task to finish.
+
+        They hold its connections open, so that the database keeps its locks.
+        """
+        alive = {process.pid for process in self.processes.values()}
+        for process in self._everybody():
+            with contextlib.suppress(psutil.Error):
+                if process.ppid() not in alive and "<idle>" in " ".join(process.cmdline()):
+                    process.kill()
+
+    def _everybody(self) -> Iterator[psutil.Process]:
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.cwd() == str(self.home):
+                    yield process
+
+    def _descendants(self, pid: int) -> list[psutil.Process]:
+        try:
+            return psutil.Process(pid).children(recursive=True)
+        except psutil.Error:
+            return []
+
+    # What the database says ------------------------------------------------------------------------------------------
+
+    def rows(self, query: str) -> list[Any]:
+        for _ in range(120):
+            try:
+                with self.engine.connect() as connection:
+                    return [tuple(row) for row in connection.execute(sqlalchemy.text(query), {"dag": DAG})]
+            except sqlalchemy.exc.OperationalError:  # it is being restarted, or locked
+                time.sleep(0.5)
+        raise TimeoutError("the database does not answer")
+
+    def tasks(self) -> dict[tuple[str, str], Task]:
+        rows = self.rows("select run_id, task_id, state, try_number from task_instance where dag_id = :dag")
+        return {(row[0], row[1]): Task(*row) for row in rows}
+
+    def handles(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """What tasks returned."""
+        rows = self.rows("select run_id, task_id, value from xcom where dag_id = :dag and key = 'return_value'")
+        return {
+            (run_id, task_id): json.loads(value) if isinstance(value, str) else value for run_id, task_id, value in rows
+        }
+
+    def journals(self) -> dict[tuple[str, str], dict[int, dict[str, Any]]]:
+        """The records of each task's submission, by request."""
+        found: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+        for run_id, task_id, value in self.rows(
+            "select run_id, task_id, value from task_state_store where dag_id = :dag and key like 'volubile_parts_%'"
+        ):
+            records = found.setdefault((run_id, task_id), {})
+            records.update({int(number): record for number, record in json.loads(value).items()})
+        return found
+
+    def log_of(self, task: Task) -> str:
+        """What the last try of a task said."""
+        folder = self.home / "logs" / f"dag_id={DAG}" / f"run_id={task.run_id}" / f"task_id={task.task_id}"
+        attempts = sorted(folder.glob("attempt=*.log"), key=lambda path: path.stat().st_mtime)
+        return attempts[-1].read_text(errors="replace") if attempts else ""
+
+    # What people do --------------------------------------------------------------------------------------------------
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Ask the REST API; None when it is down, or says no."""
+        try:
+            if not self._token:
+                told = requests.get(f"{self.url}/auth/token", timeout=10)
+                self._token = {"Authorization": f"Bearer {told.json()['access_token']}"}
+            answer = requests.request(
+                method, f"{self.url}/api/v2/dags/{DAG}{path}", headers=self._token, json=body, timeout=10
+            )
+        except (requests.RequestException, ValueError, KeyError):
+            return None
+        return answer.json() if answer.ok else None
+
+    def begin(self, run_id: str) -> bool:
+        return self.ask("POST", "/dagRuns", {"dag_run_id": run_id, "logical_date": None}) is not None
+
+    def clear(self, task: Task) -> bool:
+        body = {
+            "dry_run": False,
+            "only_failed": False,
+            "reset_dag_runs": True,
+            "dag_run_id": task.run_id,
+            "task_ids": [task.task_id],
+        }
+        return self.ask("POST", "/clearTaskInstances", body) is not None
+
+    def fail(self, task: Task) -> bool:
+        path = f"/dagRuns/{task.run_id}/taskInstances/{task.task_id}"
+        return self.ask("PATCH", path, {"new_state": "failed"}) is not None
+
+    def question(self, task: Task) -> str | None:
+        """What a task waits for an answer to."""
+        found = self.ask("GET", f"/dagRuns/{task.run_id}/taskInstances/{task.task_id}/-1/hitlDetails")
+        return found["body"] if found and not found["response_received"] else None
+
+    def answer(self, task: Task, option: str, campaign_id: str) -> bool:
+        path = f"/dagRuns/{task.run_id}/taskInstances/{task.task_id}/-1/hitlDetails"
+        return self.ask("PATCH", path, {"chosen_options": [option], "params_input": {"id": campaign_id}}) is not None
+
+
+class Postgres:
+    """A PostgreSQL of our own in a folder of its own, which may be killed."""
+
+    BINARIES = Path("/usr/lib/postgresql/15/bin")
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"postgresql+psycopg2://chaos@127.0.0.1:{self.port}/chaos"
+        # The server refuses to run as root.
+        self._user = "postgres" if os.geteuid() == 0 else None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def is_available(cls) -> bool:
+        if not (cls.BINARIES / "initdb").exists():
+            return False
+        with contextlib.suppress(KeyError):
+            return os.geteuid() != 0 or bool(pwd.getpwnam("postgres"))
+        return False
+
+    def __enter__(self) -> Postgres:
+        self.folder.mkdir(parents=True)
+        if self._user:
+            shutil.chown(self.folder, self._user)
+        self._run("initdb", "-D", "data", "-U", "chaos", "--auth=trust", "--encoding=UTF8", "--no-sync")
+        self.start()
+        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "chaos", "chaos")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        command = [str(self.BINARIES / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port), "-k", ""]
+        with (self.folder.parent / "postgres.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*command, "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=300"],
+                cwd=self.folder,
+                user=self._user,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        for _ in range(300):
+            with contextlib.suppress(subprocess.CalledProcessError):
+                self._run("pg_isready", "-h", "127.0.0.1", "-p", str(self.port), "-q")
+                return
+            time.sleep(0.1)
+        raise TimeoutError("PostgreSQL does not start")
+
+    def kill(self) -> None:
+        """Kill -9 the whole server."""
+        if self._process is not None:
+            children = psutil.Process(self._process.pid).children(recursive=True)
+            self._process.kill()
+            for child in children:
+                with contextlib.suppress(psutil.Error):
+                    child.kill()
+            self._process.wait()
+            self._process = None
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [str(self.BINARIES / program), *arguments],
+            cwd=self.folder,
+            user=self._user,
+            check=True,
+            capture_output=True,
+        )
