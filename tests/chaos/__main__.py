@@ -7,7 +7,7 @@ import random
 import sys
 from pathlib import Path
 
-from tests.chaos.run import run
+from tests.chaos.run import world
 
 
 def main() -> int:
@@ -28,17 +28,17 @@ def main() -> int:
         + " --without-journal" * options.without_journal
     )
     print(f"Replay with: {command}", flush=True)
-    report = run(
-        injections=options.injections,
+    with world(
         seed=seed,
         database=options.database,
         width=options.width,
         parallelism=options.parallelism,
         limit=options.limit,
-        without_journal=options.without_journal,
         keep=options.keep,
         progress=lambda line: print(line, flush=True),
-    )
+    ) as here:
+        storm = here.storm_without_journal if options.without_journal else here.storm
+        report = storm(options.injections)
     text = f"$ {command}\n\n{report}"
     print(text)
     if options.output:

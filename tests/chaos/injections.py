@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-DIALLING = ("createCampaign", "createBulkCalls", "createCall", "createCall")
-READING = ("listCalls", "listCalls", "listCalls", "getCampaign", "getAgent")
+DIALLING = ("createCampaign", "createBulkCalls", "createCall")
+# Every other route that a submission uses: before it, while it waits, and when somebody stops it.
+READING = ("issueToken", "getAgent", "listCalls", "getTranscript", "getCampaign", "updateCampaignStatus")
 BOUNDARIES = (
     "before-begin",
     "before-send",
@@ -20,9 +21,17 @@ BOUNDARIES = (
     "before-complete",
     "after-complete",
 )
-# At the heart of a submission the ways to die are all tried; elsewhere the simplest will do.
+# At the heart of a submission all ways to die are tried; elsewhere the simplest will do.
 HEART = BOUNDARIES[:5]
-DEATHS = ("task", "task", "task", "both", "supervisor", "freeze", "term")
+# What befalls a task's process, as processes/sitecustomize.py calls it.
+DEATHS = {
+    "kill -9": "kill",
+    "kill -9 with its supervisor": "both",
+    "kill -9 of its supervisor": "orphan",
+    "freeze": "freeze",
+    "terminate": "terminate",
+}
+COMPONENTS = ("triggerer", "api-server", "scheduler", "dag-processor")
 # Longer than the client waits for an answer.
 LATE = 3.0
 
@@ -79,50 +88,42 @@ class Injection:
         kind = f"{self.what} {self.details['status']}" if "status" in self.details else self.what
         taken = ""
         if "accept" in self.details:
-            taken = ", request taken" if self.details["accept"] else ", request not taken"
+            late = "taken late" if self.what == "delay" else "not taken"
+            taken = ", request taken" if self.details["accept"] else f", request {late}"
         return f"network: {kind}{taken} ({self.where})"
 
 
 def sequence(seed: int, *, with_database: bool) -> Iterator[Injection]:
-    """All that will go wrong, in order; the same for the same seed."""
+    """All that will go wrong, in order; the same for the same seed. Nothing comes again before all others did."""
     chance = random.Random(seed)
-    components = _components(chance, with_database)
+    dialling = _dealt(chance, _faults(DIALLING, DIALLING_FAULTS))
+    reading = _dealt(chance, _faults(READING, READING_FAULTS))
+    tasks = _dealt(
+        chance,
+        [
+            Injection("task", what, boundary)
+            for what in DEATHS
+            for boundary in (BOUNDARIES if what == "kill -9" else HEART)
+        ],
+    )
+    workers = _dealt(chance, [Injection("worker", "kill -9", "supervisor at random")])
+    people = _dealt(chance, [Injection("people", what, "") for what in ("clear", "clear", "stop and clear")])
+    components = _dealt(
+        chance,
+        [Injection("component", "kill -9", component) for component in (*COMPONENTS, "triggerer")]
+        + [Injection("component", "kill -9 with all its workers", "scheduler")]
+        + [Injection("component", "kill -9", "database")] * with_database,
+    )
+    groups = (dialling, reading, tasks, workers, people)
     for number in range(10**9):
-        if number % 16 == 8:
-            yield next(components)
-            continue
-        match chance.choices(("dialling", "reading", "task", "worker", "people"), (34, 14, 36, 7, 9))[0]:
-            case "dialling":
-                kind, details = chance.choice(DIALLING_FAULTS)
-                yield Injection("network", kind, chance.choice(DIALLING), details)
-            case "reading":
-                kind, details = chance.choice(READING_FAULTS)
-                yield Injection("network", kind, chance.choice(READING), details)
-            case "task":
-                boundary = chance.choice(BOUNDARIES + HEART)
-                ways = (
-                    ("task", "task", "task", "both", "supervisor", "freeze", "term") if boundary in HEART else ("task",)
-                )
-                yield Injection("task", chance.choice(ways), boundary)
-            case "worker":
-                yield Injection("worker", "kill", "supervisor at random")
-            case "people":
-                yield Injection("people", chance.choice(("clear", "clear", "stop and clear")), "")
+        yield next(components if number % 16 == 8 else chance.choices(groups, (30, 18, 36, 7, 9))[0])
 
 
-def _components(chance: random.Random, with_database: bool) -> Iterator[Injection]:
-    """Each component in turn, in an order that changes."""
-    turn = [
-        ("kill", "triggerer"),
-        ("kill", "api-server"),
-        ("kill", "scheduler"),
-        ("kill with all its workers", "scheduler"),
-        ("kill", "triggerer"),
-        ("kill", "dag-processor"),
-    ]
-    if with_database:
-        turn.append(("kill", "database"))
+def _faults(operations: Sequence[str], faults: Sequence[tuple[str, dict[str, Any]]]) -> list[Injection]:
+    return [Injection("network", kind, operation, details) for operation in operations for kind, details in faults]
+
+
+def _dealt(chance: random.Random, deck: Sequence[Injection]) -> Iterator[Injection]:
+    """A deck of cards, shuffled again whenever it was dealt."""
     while True:
-        chance.shuffle(turn)
-        for what, where in turn:
-            yield Injection("component", what, where)
+        yield from chance.sample(deck, len(deck))

@@ -1,4 +1,9 @@
-"""Holds what Airflow reports against the simulator's ledger, the only one that knows who was called."""
+"""Holds what Airflow reports against the simulator's ledger, the only one that knows who was called.
+
+A report excuses nobody's absence by itself. That somebody was rejected counts only where a request for this person met
+an injected 400; that an outcome is unknown, only where a process set about this very request and died over it, or the
+request met an injected fault, or the answer took longer than the client waits.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +13,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_volubile.simulator import Simulator
-from tests.chaos.stack import PART_SIZE, Stack, Task
+from tests.chaos.stack import CLIENT_TIMEOUT, PART_SIZE, Task
+from tests.chaos.trail import Attempt, Key, matched
 
 UNKNOWN = "Nobody knows whether"
-Key = tuple[str, str]
+REFUSED = "VolubileRequestRefused"
+# Anything else that an attempt ends with says that the service took the request, or certainly not.
+UNKNOWN_ENDS = (None, "VolubileUnknownOutcome")
+
+
+@dataclass
+class Evidence:
+    """All that the judge sees.
+
+    :param people: numbers in each submission, in order.
+    :param tasks: how the submissions' tasks ended.
+    :param handles: what they returned.
+    :param logs: what the last try of each failed task said.
+    :param attempts: what the tasks' processes did (:mod:`tests.chaos.trail`).
+    :param ledger: the simulator's, like ``requests`` and ``submissions``.
+    """
+
+    people: Mapping[Key, Sequence[str]]
+    tasks: Mapping[Key, Task]
+    handles: Mapping[Key, Mapping[str, Any]]
+    logs: Mapping[Key, str]
+    attempts: Sequence[Attempt]
+    ledger: Sequence[Mapping[str, Any]]
+    requests: Sequence[Mapping[str, Any]]
+    submissions: Sequence[Mapping[str, Any]]
 
 
 @dataclass
@@ -20,17 +49,18 @@ class Verdict:
     """What became of everybody.
 
     :param duplicates: people who were called twice.
-    :param lost: people whom nobody called although their task succeeded and does not report them.
+    :param lost: people whom nobody called, without a task that reports them and is right to.
     :param wrong_reports: tasks whose report the ledger contradicts, with why.
     :param unexpected: tasks that failed otherwise than with an unknown outcome, or never ended.
     :param unknown: tasks that report an unknown outcome, and rightly so.
+    :param left: people in the requests of unknown outcome, and in those after them, of whom their task says so.
     """
 
     submissions: int = 0
     people: int = 0
     called: int = 0
     rejected: int = 0
-    unreported: int = 0
+    left: int = 0
     duplicates: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     wrong_reports: list[str] = field(default_factory=list)
@@ -43,94 +73,123 @@ class Verdict:
         return not (self.duplicates or self.lost or self.wrong_reports or self.unexpected)
 
 
-def duplicates(simulator: Simulator) -> list[str]:
-    """People called more than once; no campaign here redials."""
-    return [phone for phone, calls in Counter(entry["phone"] for entry in simulator.ledger()).items() if calls > 1]
+def duplicates(ledger: Sequence[Mapping[str, Any]], people: Mapping[Key, Sequence[str]]) -> list[str]:
+    """Who of these people was called more than once; no campaign here redials."""
+    calls = Counter(entry["phone"] for entry in ledger)
+    return [phone for phones in people.values() for phone in phones if calls[phone] > 1]
 
 
-def judge(
-    stack: Stack, simulator: Simulator, people: Mapping[Key, Sequence[str]], tasks: Mapping[Key, Task]
-) -> Verdict:
-    simulator.wait_until_quiet(120)
-    verdict = Verdict(duplicates=duplicates(simulator))
-    calls: dict[str, list[Any]] = defaultdict(list)
-    for entry in simulator.ledger():
+def judge(evidence: Evidence) -> Verdict:
+    verdict = Verdict(duplicates=duplicates(evidence.ledger, evidence.people))
+    calls: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for entry in evidence.ledger:
         calls[entry["phone"]].append(entry)
-    campaigns = {submission["name"]: submission["campaign_id"] for submission in simulator.submissions()}
-    handles, journals = stack.handles(), stack.journals()
-    for key, task in tasks.items():
-        phones = people[key]
-        mine = {phone: calls[phone] for phone in phones if phone in calls}
+    last = {(attempt.key, attempt.part): attempt for attempt in evidence.attempts if attempt.how != "not begun"}
+    excused = _excused(evidence)
+    for key, phones in evidence.people.items():
+        task = evidence.tasks.get(key)
+        if task is None:
+            continue  # its run was never created
+        size = 1 if task.task_id.startswith("single") else PART_SIZE
+        case = _Case(
+            task,
+            [phones[start : start + size] for start in range(0, len(phones), size)],
+            {phone: calls[phone] for phone in phones if phone in calls},
+            {part: attempt for (owner, part), attempt in last.items() if owner == key},
+            excused,
+        )
         verdict.submissions += 1
         verdict.people += len(phones)
-        verdict.called += len(mine)
+        verdict.called += len(case.calls)
         verdict.states[str(task.state)] += 1
         if task.state == "success":
-            _check_success(verdict, task, phones, mine, handles.get(key), campaigns)
-        elif task.state == "failed" and UNKNOWN in (log := stack.log_of(task)):
-            _check_unknown(verdict, task, phones, mine, journals.get(key, {}), log)
+            _check_success(verdict, case, evidence.handles.get(key), evidence.submissions)
+        elif task.state == "failed" and UNKNOWN in (log := evidence.logs.get(key, "")):
+            _check_unknown(verdict, case, log)
         else:
-            verdict.unexpected.append(f"{task}: {stack.log_of(task)[-1500:]}")
+            verdict.unexpected.append(f"{task}: {evidence.logs.get(key, '')[-1500:]}")
+            verdict.lost += [phone for phone in phones if phone not in case.calls]
     return verdict
 
 
+@dataclass
+class _Case:
+    """One submission: its parts, the calls to its people, the last attempt at each part, and what is excused."""
+
+    task: Task
+    parts: Sequence[Sequence[str]]
+    calls: Mapping[str, Sequence[Mapping[str, Any]]]
+    attempts: Mapping[int, Attempt]
+    excused: set[Attempt]
+
+    def missing(self, parts: Sequence[Sequence[str]]) -> list[str]:
+        return [phone for part in parts for phone in part if phone not in self.calls]
+
+    def refused(self) -> set[str]:
+        """People whose number the service was really made to refuse."""
+        return {
+            phone
+            for number, attempt in self.attempts.items()
+            if attempt.how == REFUSED and attempt in self.excused and self.task.task_id.startswith("single")
+            for phone in self.parts[number]
+        }
+
+
+def _excused(evidence: Evidence) -> set[Attempt]:
+    """Attempts whose bad end is somebody else's doing: the storm's, or the clock's."""
+    ended = [attempt for attempt in evidence.attempts if attempt.ended is not None]
+    faults = [request for request in evidence.requests if request["fault"] is not None]
+    refusals = [fault for fault in faults if fault["status"] == 400]
+    others = [fault for fault in faults if fault["status"] not in (400, 429)]
+    return (
+        {attempt for attempt in evidence.attempts if attempt.ended is None}
+        | matched([attempt for attempt in ended if attempt.how == REFUSED], refusals)
+        | matched([attempt for attempt in ended if attempt.how == "VolubileUnknownOutcome"], others)
+        | {attempt for attempt in ended if attempt.lasted >= CLIENT_TIMEOUT and attempt.how == "VolubileUnknownOutcome"}
+    )
+
+
 def _check_success(
-    verdict: Verdict,
-    task: Task,
-    phones: Sequence[str],
-    calls: Mapping[str, Sequence[Any]],
-    handle: Mapping[str, Any] | None,
-    campaigns: Mapping[str, str],
+    verdict: Verdict, case: _Case, handle: Mapping[str, Any] | None, submissions: Sequence[Mapping[str, Any]]
 ) -> None:
+    missing = case.missing(case.parts)
+    verdict.lost += [phone for phone in missing if phone not in case.refused()]
     if handle is None:
-        verdict.wrong_reports.append(f"{task}: succeeded without a handle")
+        verdict.wrong_reports.append(f"{case.task}: succeeded without a handle")
         return
-    rejected = handle["rejected"]
-    verdict.rejected += rejected
-    missing = [phone for phone in phones if phone not in calls]
-    if len(missing) > rejected or (rejected and not task.task_id.startswith("single")):
-        verdict.lost += missing
-    entries = [entry for attempts in calls.values() for entry in attempts]
+    verdict.rejected += handle["rejected"]
+    entries = [entry for attempts in case.calls.values() for entry in attempts]
     counts = Counter(entry["status"] for entry in entries)
     wrong = []
-    if handle["recipients"] != len(calls) or handle["recipients"] + rejected != len(phones):
-        wrong.append(f"{handle['recipients']} recipients and {rejected} rejected, but {len(calls)} were called")
+    if handle["recipients"] != len(case.calls) or handle["rejected"] != len(missing):
+        wrong.append(
+            f"{handle['recipients']} recipients and {handle['rejected']} rejected, but {len(case.calls)} were called"
+        )
     if handle["counts"] != counts:
         wrong.append(f"counts {handle['counts']}, but the calls ended as {dict(counts)}")
     if "call_ids" in handle and sorted(handle["call_ids"]) != sorted(entry["call_id"] for entry in entries):
         wrong.append("other call ids")
+    campaigns = {submission["name"]: submission["campaign_id"] for submission in submissions}
     for campaign in handle.get("campaigns", ()):
         if campaigns.get(campaign["name"]) is None or campaign["id"] not in (None, campaigns[campaign["name"]]):
             wrong.append(f"campaign {campaign}, but it is {campaigns.get(campaign['name'])}")
     if wrong:
-        verdict.wrong_reports.append(f"{task}: {'; '.join(wrong)}")
+        verdict.wrong_reports.append(f"{case.task}: {'; '.join(wrong)}")
 
 
-def _check_unknown(
-    verdict: Verdict,
-    task: Task,
-    phones: Sequence[str],
-    calls: Mapping[str, Sequence[Any]],
-    journal: Mapping[int, Mapping[str, Any]],
-    log: str,
-) -> None:
-    """The request it names is the one that is in flight, nothing of it and after it was called, all before it was."""
-    size = 1 if task.task_id.startswith("single") else PART_SIZE
-    parts = [phones[start : start + size] for start in range(0, len(phones), size)]
-    states = [journal.get(number, {}).get("state", "pending") for number in range(len(parts))]
+def _check_unknown(verdict: Verdict, case: _Case, log: str) -> None:
+    """All before the request it names was called, nothing of it or after it, and its outcome is unknown indeed."""
     named = re.findall(UNKNOWN + r" (?:campaign '[^']*-(\d+)\]'|request (\d+) of)", log)
     number = int("".join(named[-1])) - 1 if named else -1
-    wrong = []
-    if states.count("in_flight") != 1 or states.index("in_flight") != number:
-        wrong.append(f"request {number + 1} is reported, but the journal says {states}")
+    attempt = case.attempts.get(number)
+    if attempt is None or attempt.how not in UNKNOWN_ENDS or attempt not in case.excused:
+        verdict.wrong_reports.append(f"{case.task}: request {number + 1} is reported, but nothing befell it: {attempt}")
+        verdict.lost += case.missing(case.parts)
+        return
+    verdict.lost += [phone for phone in case.missing(case.parts[:number]) if phone not in case.refused()]
+    left = [phone for part in case.parts[number:] for phone in part]
+    if called := [phone for phone in left if phone in case.calls]:
+        verdict.wrong_reports.append(f"{case.task}: request {number + 1} is reported, but {called} were called")
     else:
-        called = [any(phone in calls for phone in part) for part in parts]
-        if any(called[number:]):
-            wrong.append(f"request {number + 1} is reported, but the calls are there: {called}")
-        if not all(done or state == "refused" for done, state in zip(called[:number], states, strict=False)):
-            verdict.lost += [phone for part in parts[:number] for phone in part if phone not in calls]
-        verdict.unreported += sum(len(part) for part in parts[number:])
-    if wrong:
-        verdict.wrong_reports.append(f"{task}: {'; '.join(wrong)}")
-    else:
-        verdict.unknown.append(str(task))
+        verdict.unknown.append(str(case.task))
+        verdict.left += len(left)

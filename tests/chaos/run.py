@@ -1,4 +1,4 @@
-"""One run of the chaos suite, and its report."""
+"""An Airflow and a simulator to let storms loose on, and the report of a storm."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_provider_volubile.simulator import Simulator
-from tests.chaos.injections import sequence
-from tests.chaos.judge import Verdict, duplicates, judge
+from tests.chaos.injections import BOUNDARIES
+from tests.chaos.judge import Evidence, Verdict, duplicates, judge
 from tests.chaos.stack import Postgres, Stack
 from tests.chaos.storm import Storm, Tally
+from tests.chaos.trail import read_trail
+
+Progress = Callable[[str], None]
 
 
 @dataclass
 class Report:
-    """What a run injected and what came of it."""
+    """What a storm injected and what came of it."""
 
     tally: Tally
     verdict: Verdict
@@ -33,19 +36,20 @@ class Report:
         for label, count in self.tally.injected.items():
             groups[label.partition(":")[0]] += count
         verdict = self.verdict
-        lines = [f"{'injected':<64}{'times':>6}", "-" * 70]
-        lines += [f"{label:<64}{count:>6}" for label, count in sorted(self.tally.injected.items())]
-        lines += ["-" * 70, f"{'all':<64}{int(self.tally):>6}", ""]
+        lines = [f"{'injected':<70}{'times':>6}", "-" * 76]
+        lines += [f"{label:<70}{count:>6}" for label, count in sorted(self.tally.injected.items())]
+        lines += ["-" * 76, f"{'all':<70}{int(self.tally):>6}", ""]
         facts = {
             "injections": f"{int(self.tally)} ({', '.join(f'{group} {n}' for group, n in sorted(groups.items()))})",
             "of these kills and freezes": groups["task"] + groups["worker"] + groups["component"],
+            "boundaries of a submission that were hit": sum(self.tally.places[place] > 0 for place in BOUNDARIES),
             "submissions": verdict.submissions,
             "people in them": verdict.people,
             "called": verdict.called,
             "called twice": len(verdict.duplicates),
             "lost": len(verdict.lost),
-            "rejected and reported": verdict.rejected,
-            "not called and reported with an unknown outcome": verdict.unreported,
+            "rejected, as injected and reported": verdict.rejected,
+            "not called, with an unknown outcome before them reported": verdict.left,
             "unknown outcomes reported at the end": len(verdict.unknown),
             "questions answered by a person": self.tally.questions,
             "wrong reports": len(verdict.wrong_reports),
@@ -55,7 +59,7 @@ class Report:
             "seconds": f"{self.seconds:.0f}",
             "python": platform.python_version(),
         }
-        lines += [f"{name:<50}{value}" for name, value in facts.items()]
+        lines += [f"{name:<60}{value}" for name, value in facts.items()]
         for title, texts in (
             ("called twice", verdict.duplicates),
             ("lost", verdict.lost),
@@ -66,28 +70,110 @@ class Report:
         return "\n".join(lines)
 
 
-def run(
+class World:
+    """A whole Airflow, its database, and the service that it calls.
+
+    :param width: submissions that are under way at once.
+    :param limit: seconds after which a storm injects no more.
+    :param calm_limit: seconds for everything to come to its end after a storm.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        simulator: Simulator,
+        stack: Stack,
+        database: Postgres | None,
+        *,
+        seed: int,
+        width: int,
+        limit: float,
+        calm_limit: float,
+        progress: Progress,
+    ) -> None:
+        self.folder = folder
+        self._simulator = simulator
+        self._stack = stack
+        self._database = database
+        self._seed = seed
+        self._width = width
+        self._limit = limit
+        self._calm_limit = calm_limit
+        self._progress = progress
+        self._numbers = iter(f"{prefix}{number:04d}" for prefix in ("+3363998", "+3319900") for number in range(10_000))
+
+    def storm(self, injections: int) -> Report:
+        """Let a storm loose until so many injections were delivered, and judge what came of it."""
+        began = time.monotonic()
+        storm = self._new("storm")
+        storm.rage(injections, until=lambda: self._told(storm, began), limit=self._limit)
+        self._progress(f"{time.monotonic() - began:6.0f} s: the storm is over, {int(storm.tally)} injections")
+        tasks = storm.calm(limit=self._calm_limit)
+        self._simulator.wait_until_quiet(120)
+        evidence = Evidence(
+            people=storm.people,
+            tasks=tasks,
+            handles=self._stack.handles(),
+            logs={key: self._stack.log_of(task) for key, task in tasks.items() if task.state != "success"},
+            attempts=read_trail(self._stack.trail),
+            ledger=self._simulator.ledger(),
+            requests=self._simulator.requests(),
+            submissions=self._simulator.submissions(),
+        )
+        return self._report(storm, judge(evidence), began)
+
+    def storm_without_journal(self, injections: int) -> Report:
+        """Switch the journal off and let a storm loose until somebody is called twice, or all were delivered."""
+        began = time.monotonic()
+        self._stack.forget()
+        storm = self._new("forgetful")
+
+        def called_twice() -> list[str]:
+            return duplicates(self._simulator.ledger(), storm.people)
+
+        storm.rage(injections, until=lambda: self._told(storm, began) or bool(called_twice()), limit=self._limit)
+        return self._report(storm, Verdict(submissions=len(storm.people), duplicates=called_twice()), began)
+
+    def _new(self, name: str) -> Storm:
+        return Storm(
+            self._stack, self._simulator, self._database, self._numbers, name=name, seed=self._seed, width=self._width
+        )
+
+    def _report(self, storm: Storm, verdict: Verdict, began: float) -> Report:
+        database = "PostgreSQL" if self._database else "SQLite"
+        return Report(storm.tally, verdict, database, time.monotonic() - began)
+
+    def _told(self, storm: Storm, began: float) -> bool:
+        """Tell how far a storm has come, now and then."""
+        now = time.monotonic()
+        if now - storm.told > 30:
+            storm.told = now
+            states = Counter(str(task.state) for task in storm.tasks().values())
+            twice = len(duplicates(self._simulator.ledger(), storm.people))
+            self._progress(
+                f"{now - began:6.0f} s: {int(storm.tally)} injections, {twice} called twice, tasks {dict(states)}"
+            )
+        return False
+
+
+@contextlib.contextmanager
+def world(
     *,
-    injections: int,
     seed: int,
     database: str = "auto",
     width: int = 24,
     parallelism: int = 8,
     limit: float = 3600,
     calm_limit: float = 600,
-    without_journal: bool = False,
     keep: bool = False,
-    progress: Callable[[str], None] = lambda line: None,
-) -> Report:
-    """Run a storm to its end and judge it.
+    progress: Progress = lambda line: None,
+) -> Iterator[World]:
+    """Start everything; it ends with the block.
 
-    :param injections: how many to deliver. With ``without_journal`` it ends with the first duplicate.
-    :param limit: seconds after which no more is injected.
-    :param calm_limit: seconds for everything to come to its end afterwards.
+    :param database: ``sqlite``, ``postgres``, or ``auto``: PostgreSQL where its server and drivers are there.
     """
-    if database == "auto":
-        database = "postgres" if Postgres.is_available() else "sqlite"
     began = time.monotonic()
+    with_postgres = database == "postgres" or (database == "auto" and Postgres.is_available())
     folder = Path(tempfile.mkdtemp(prefix="volubile-chaos-"))
     folder.chmod(0o755)  # the database server runs as somebody else
     home = folder / "airflow"
@@ -98,44 +184,22 @@ def run(
             simulator = opened.enter_context(
                 Simulator(seed=seed, speed=60, ignore_windows=True, limit=1_000_000, list_lag=0.5)
             )
-            postgres = opened.enter_context(Postgres(folder / "postgres")) if database == "postgres" else None
+            postgres = opened.enter_context(Postgres(folder / "postgres")) if with_postgres else None
             stack = opened.enter_context(
-                Stack(
-                    home,
-                    simulator,
-                    database=postgres.url if postgres else None,
-                    parallelism=parallelism,
-                    without_journal=without_journal,
-                )
+                Stack(home, simulator, database=postgres.url if postgres else None, parallelism=parallelism)
             )
             progress(f"Airflow is up after {time.monotonic() - began:.0f} s, in {home}")
-            storm = Storm(
-                stack,
+            yield World(
+                folder,
                 simulator,
-                sequence(seed, with_database=postgres is not None),
+                stack,
+                postgres,
                 seed=seed,
                 width=width,
-                database=postgres,
+                limit=limit,
+                calm_limit=calm_limit,
+                progress=progress,
             )
-            told = [0.0]
-
-            def enough() -> bool:
-                if time.monotonic() - told[0] > 30:
-                    told[0] = time.monotonic()
-                    states = Counter(str(task.state) for task in stack.tasks().values())
-                    progress(
-                        f"{time.monotonic() - began:6.0f} s: {int(storm.tally)} injections, "
-                        f"{len(duplicates(simulator))} called twice, tasks {dict(states)}"
-                    )
-                return without_journal and bool(duplicates(simulator))
-
-            storm.rage(injections, until=enough, limit=limit)
-            if without_journal:
-                verdict = Verdict(submissions=len(storm.people), duplicates=duplicates(simulator))
-            else:
-                progress(f"{time.monotonic() - began:6.0f} s: the storm is over")
-                verdict = judge(stack, simulator, storm.people, storm.calm(limit=calm_limit))
-            return Report(storm.tally, verdict, database, time.monotonic() - began)
     finally:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)

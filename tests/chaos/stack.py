@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import pwd
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,10 +64,7 @@ class Task:
 
 
 class Stack(LiveAirflow):
-    """An Airflow whose processes may be killed.
-
-    :param without_journal: switch the protection off, to show that the storm finds it missing.
-    """
+    """An Airflow whose processes may be killed."""
 
     def __init__(
         self,
@@ -76,26 +73,25 @@ class Stack(LiveAirflow):
         *,
         database: str | None,
         parallelism: int,
-        without_journal: bool = False,
     ) -> None:
         self.orders = home / "orders"
         self.people = home / "people"
+        self.trail = home / "trail"
         (self.orders / "taken").mkdir(parents=True)
         self.people.mkdir()
         environment = IMPATIENT | {
             "AIRFLOW__CORE__PARALLELISM": str(parallelism),
             "AIRFLOW_CONN_VOLUBILE_DEFAULT": connection_json(simulator, timeout=CLIENT_TIMEOUT),
+            "AIRFLOW_CONN_VOLUBILE_BEARER": connection_json(simulator, timeout=CLIENT_TIMEOUT, auth="bearer"),
             "CHAOS_ORDERS": str(self.orders),
             "CHAOS_PEOPLE": str(self.people),
+            "CHAOS_TRAIL": str(self.trail),
             "CHAOS_PART_SIZE": str(PART_SIZE),
             "CHAOS_CONFIRMATION": str(CONFIRMATION),
             "PYTHONPATH": os.pathsep.join([str(HERE / "processes"), str(HERE.parents[1])]),
             # Processes are started again and again; none of them should compile anything twice.
             "PYTHONDONTWRITEBYTECODE": "",
-            "PYTHONPYCACHEPREFIX": os.path.join(tempfile.gettempdir(), "volubile-chaos-bytecode"),
         }
-        if without_journal:
-            environment["CHAOS_WITHOUT_JOURNAL"] = "1"
         super().__init__(home, HERE / "dags", database=database, environment=environment)
         self.engine = sqlalchemy.create_engine(self.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
         self._token: dict[str, str] = {}
@@ -110,6 +106,10 @@ class Stack(LiveAirflow):
             with contextlib.suppress(psutil.Error):
                 process.kill()
         self.engine.dispose()
+
+    def forget(self) -> None:
+        """Switch the journal off, to show that the storm finds it missing."""
+        (self.orders / "forget").touch()
 
     # Processes -----------------------------------------------------------------------------------------------------
 
@@ -186,20 +186,11 @@ class Stack(LiveAirflow):
             (run_id, task_id): json.loads(value) if isinstance(value, str) else value for run_id, task_id, value in rows
         }
 
-    def journals(self) -> dict[tuple[str, str], dict[int, dict[str, Any]]]:
-        """The records of each task's submission, by request."""
-        found: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
-        for run_id, task_id, value in self.rows(
-            "select run_id, task_id, value from task_state_store where dag_id = :dag and key like 'volubile_parts_%'"
-        ):
-            records = found.setdefault((run_id, task_id), {})
-            records.update({int(number): record for number, record in json.loads(value).items()})
-        return found
-
     def log_of(self, task: Task) -> str:
         """What the last try of a task said."""
         folder = self.home / "logs" / f"dag_id={DAG}" / f"run_id={task.run_id}" / f"task_id={task.task_id}"
-        attempts = sorted(folder.glob("attempt=*.log"), key=lambda path: path.stat().st_mtime)
+        logs = [path for path in folder.glob("attempt=*.log") if ".trigger." not in path.name]
+        attempts = sorted(logs, key=lambda path: path.stat().st_mtime)
         return attempts[-1].read_text(errors="replace") if attempts else ""
 
     # What people do --------------------------------------------------------------------------------------------------
@@ -247,7 +238,8 @@ class Stack(LiveAirflow):
 class Postgres:
     """A PostgreSQL of our own in a folder of its own, which may be killed."""
 
-    BINARIES = Path("/usr/lib/postgresql/15/bin")
+    # Where Debian keeps them; they are on no PATH.
+    BINARIES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/usr/lib/postgresql"))
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -259,7 +251,8 @@ class Postgres:
 
     @classmethod
     def is_available(cls) -> bool:
-        if not (cls.BINARIES / "initdb").exists():
+        drivers = all(importlib.util.find_spec(name) for name in ("psycopg2", "asyncpg"))
+        if not drivers or not (cls.BINARIES / "initdb").exists():
             return False
         with contextlib.suppress(KeyError):
             return os.geteuid() != 0 or bool(pwd.getpwnam("postgres"))

@@ -22,6 +22,9 @@ with DAG("chaos", schedule=None, max_active_runs=1000, max_active_tasks=1000):
                 "recipients": os.environ["CHAOS_PEOPLE"] + "/{{ run_id }}/{{ task.task_id }}.jsonl",
                 "deferrable": deferrable,
                 "on_unknown": on_unknown,
+                # Half of them with tokens and transcripts, so that these routes are used too.
+                "volubile_conn_id": "volubile_bearer" if on_unknown == "ask" else "volubile_default",
+                "wait_for": "transcript" if on_unknown == "ask" else "ended",
                 "confirmation_timeout": float(os.environ["CHAOS_CONFIRMATION"]),
                 "poll_interval": 2,
                 "retries": 50,

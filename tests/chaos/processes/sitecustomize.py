@@ -1,11 +1,13 @@
 """Loaded by every process of the Airflow under test (through ``PYTHONPATH``): the package itself knows nothing of it.
 
 It lets a task's process die at the boundaries of a submission when a file in ``$CHAOS_ORDERS/<boundary>`` orders it;
-the file's name ends with what to do. Taking an order is a rename, so that each is carried out once.
+the file's name ends with what to do. Taking an order is a rename, so that each is carried out once. And it writes down
+in ``$CHAOS_TRAIL`` what became of each request that dials, for the judge (``tests/chaos/trail.py``).
 """
 
 import importlib.abc
 import importlib.machinery
+import json
 import os
 import signal
 import sys
@@ -34,20 +36,37 @@ def pass_by(boundary):
 
 def carry_out(what):
     task, supervisor = os.getpid(), os.getppid()
+    if os.readlink(f"/proc/{supervisor}/cwd") != os.getcwd():
+        supervisor = None  # it died before, and somebody else's process has inherited the task
     match what:
-        case "task":
-            os.kill(task, signal.SIGKILL)
-        case "supervisor":  # the task lives on as an orphan
-            os.kill(supervisor, signal.SIGKILL)
+        case "kill":
+            send_signal(signal.SIGKILL, task)
+        case "orphan":  # the task lives on without its supervisor
+            send_signal(signal.SIGKILL, supervisor)
         case "both":
-            os.kill(supervisor, signal.SIGKILL)
-            os.kill(task, signal.SIGKILL)
+            send_signal(signal.SIGKILL, supervisor, task)
         case "freeze":  # as if the machine were suspended; the storm lets it go on later
-            os.kill(supervisor, signal.SIGSTOP)
-            os.kill(task, signal.SIGSTOP)
-        case "term":  # as a worker that is shut down
-            os.kill(task, signal.SIGTERM)
+            send_signal(signal.SIGSTOP, supervisor, task)
+        case "terminate":  # as a worker that is shut down
+            send_signal(signal.SIGTERM, task)
             time.sleep(0.1)
+
+
+def send_signal(number, *processes):
+    for process in processes:
+        if process is not None:
+            os.kill(process, number)
+
+
+def witness(part, how):
+    """Write down what a task's process does with a request."""
+    from airflow.sdk import get_current_context
+
+    ti = get_current_context()["ti"]
+    line = {"run": ti.run_id, "task": ti.task_id, "part": part, "pid": os.getpid(), "at": time.time(), "how": how}
+    trail = os.open(os.environ["CHAOS_TRAIL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(trail, json.dumps(line).encode() + b"\n")
+    os.close(trail)
 
 
 def around(before, function, after):
@@ -71,7 +90,17 @@ def set_boundaries(submission):
     # Small requests, so that a submission has several.
     wire.MAX_RECIPIENTS = int(os.environ["CHAOS_PART_SIZE"])
 
-    Journal.begin = around("before-begin", Journal.begin, "before-send")
+    begin = Journal.begin
+
+    def witnessed(self, part, **details):
+        witness(part, "begin")
+        try:
+            begin(self, part, **details)
+        except BaseException:
+            witness(part, "not begun")
+            raise
+
+    Journal.begin = around("before-begin", witnessed, "before-send")
     Journal.accept_all = around("before-accept", Journal.accept_all, "after-accept")
     Journal.complete = around("before-complete", Journal.complete, "after-complete")
     Journal.miss = around(None, Journal.miss, "after-miss")
@@ -84,9 +113,14 @@ def set_boundaries(submission):
         def send(self, number, part, original=dialler.send):
             sending.append(number)
             try:
-                return original(self, number, part)
+                ids = original(self, number, part)
+            except BaseException as error:
+                witness(number, type(error).__name__)
+                raise
             finally:
                 sending.pop()
+            witness(number, "accepted")
+            return ids
 
         dialler.send = send
 
@@ -98,32 +132,48 @@ def set_boundaries(submission):
 
     transport._Body = Body
 
-    if os.environ.get("CHAOS_WITHOUT_JOURNAL"):
-        forget(Operator, dialling)
+    set_forgetfulness(Operator, dialling)
 
 
-def forget(operator, dialling):
-    """Switch the protection off: every try begins with an empty store and looks for nothing."""
+def set_forgetfulness(operator, dialling):
+    """Let the protection be switched off: every try begins with an empty store and looks for nothing."""
     check = operator._check_parameters
 
-    def forgetful(self):
+    def is_forgetful():
+        return os.path.exists(os.path.join(ORDERS, "forget"))
+
+    def forgetful_check(self):
         from airflow.sdk import get_current_context
 
-        get_current_context()["task_state_store"].clear()
+        if is_forgetful():
+            get_current_context()["task_state_store"].clear()
         check(self)
 
-    operator._check_parameters = forgetful
-    dialling.CampaignDialler.traces = dialling.CallDialler.traces = lambda *_: False
+    operator._check_parameters = forgetful_check
+    for dialler in (dialling.CampaignDialler, dialling.CallDialler):
+
+        def traces(self, parts, since, original=dialler.traces):
+            return not is_forgetful() and original(self, parts, since)
+
+        dialler.traces = traces
 
 
 def preload(_):
     """What tasks import anyway is imported once, by whoever forks them: tests are many and processors few."""
-    import phonenumbers  # noqa: F401
-    import requests  # noqa: F401
-    from airflow.providers.standard.triggers import temporal  # noqa: F401
-
-    from airflow_provider_volubile.api import client  # noqa: F401
-    from airflow_provider_volubile.operators import calls, campaigns  # noqa: F401
+    for module in (
+        "phonenumbers",
+        "requests",
+        "airflow.providers.standard.triggers.temporal",
+        "airflow.sdk.execution_time.hitl",
+        "airflow_provider_volubile.dialling",
+        "airflow_provider_volubile.hooks.volubile",
+        "airflow_provider_volubile.operators.calls",
+        "airflow_provider_volubile.operators.campaigns",
+        "airflow_provider_volubile.triggers.calls",
+        "airflow_provider_volubile.triggers.campaigns",
+        "airflow_provider_volubile.waiting",
+    ):
+        importlib.import_module(module)
 
 
 class WhenLoaded(importlib.abc.MetaPathFinder):
