@@ -123,7 +123,7 @@ class World:
         return self._report(storm, judge(evidence), began)
 
     def storm_without_journal(self, injections: int) -> Report:
-        """Switch the journal off and let a storm loose until somebody is called twice, or all were delivered."""
+        """Switch the journal off for good, and let a storm loose until somebody is called twice."""
         began = time.monotonic()
         self._stack.forget()
         storm = self._new("forgetful")

@@ -142,14 +142,15 @@ class Stack(LiveAirflow):
         return found
 
     def reap(self) -> None:
-        """Kill workers that a dead scheduler left behind, unless they have a task to finish.
+        """Kill workers that a dead scheduler left behind and that have no task.
 
-        They hold its connections open, so that the database keeps its locks.
+        They hold its connections open, so that the database keeps its locks, and the next scheduler would wait for them.
         """
         alive = {process.pid for process in self.processes.values()}
         for process in self._everybody():
             with contextlib.suppress(psutil.Error):
-                if process.ppid() not in alive and "<idle>" in " ".join(process.cmdline()):
+                is_worker = "LocalExecutor" in " ".join(process.cmdline())
+                if is_worker and process.ppid() not in alive and not process.children():
                     process.kill()
 
     def _everybody(self) -> Iterator[psutil.Process]:

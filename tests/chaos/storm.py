@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from airflow_provider_volubile.operators.submission import CREATED, SEND
 from airflow_provider_volubile.simulator import Simulator
 from tests.chaos.injections import BOUNDARIES, COMPONENTS, DEATHS, DIALLING, Injection, sequence
 from tests.chaos.stack import PART_SIZE, Postgres, Stack, Task
@@ -24,6 +23,9 @@ from tests.chaos.trail import Key, read_trail
 KINDS = {"campaign": 7, "bulk": 7, "single": 4}  # people in each submission
 MODES = ("sync_fail", "sync_ask", "deferred_fail", "deferred_ask")
 OVER = {"success", "failed"}
+# The answers, as people read them in Airflow's UI.
+CREATED = "It was created"
+SEND = "It was not created: send it"
 # A frozen process is believed dead before it goes on: its task's heartbeat times out before.
 FROZEN = 20.0
 DOWN = 1.5
@@ -245,7 +247,6 @@ class Storm:
                     self.database.start()
                 else:
                     self.stack.start(component)
-                    self.stack.reap()
                 del self._down[component]
         for component in self.stack.components:  # some end by themselves when the database is away
             if component not in self._down and not self.stack.is_up(component):
@@ -256,6 +257,7 @@ class Storm:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGCONT)
                 del self._frozen[processes]
+        self.stack.reap()
         if "database" in self._down:
             time.sleep(max(0, self._down["database"] - now))
             self._raise_the_dead()

@@ -1,0 +1,32 @@
+"""The short form of the chaos suite; ``make chaos`` runs the long one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chaos.run import World, world
+
+# Both tests share one Airflow. Nothing here depends on time: a storm ends when it has delivered what it should.
+pytestmark = [pytest.mark.airflow, pytest.mark.xdist_group("chaos"), pytest.mark.timeout(1800)]
+
+SEED = 7
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[World]:
+    with world(seed=SEED) as running:
+        yield running
+
+
+def test_nobody_is_called_twice_or_lost_in_a_storm(here: World) -> None:
+    report = here.storm(100)
+    assert int(report.tally) >= 100
+    assert report.tally.is_everywhere, report
+    assert report.verdict.is_good, report
+
+
+def test_without_the_journal_somebody_is_called_twice(here: World) -> None:
+    report = here.storm_without_journal(200)
+    assert report.verdict.duplicates, report

@@ -1,0 +1,166 @@
+"""The judge excuses nobody's absence without a reason that was really injected."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.chaos.judge import Evidence, judge
+from tests.chaos.stack import Task
+from tests.chaos.trail import Attempt
+
+PEOPLE = ["+33639980001", "+33639980002", "+33639980003", "+33639980004"]
+SINGLE = ("run", "single_sync_fail")
+BULK = ("run", "bulk_sync_fail")
+UNKNOWN = "Nobody knows whether request 2 of 2 was created: its answer was lost"
+
+
+def call(phone: str) -> dict[str, Any]:
+    return {"phone": phone, "status": "COMPLETED", "call_id": f"call {phone}"}
+
+
+def request(operation: str, at: float, *, fault: str | None = None, status: int | None = 201) -> dict[str, Any]:
+    return {"operation": operation, "wall": at, "fault": fault, "status": status}
+
+
+def singles(*, called: list[str], requests: list[dict[str, Any]], ends: list[str | None]) -> Evidence:
+    """A submission that succeeded, one request a second; it reports as rejected whoever was not called."""
+    calls = [call(phone) for phone in called]
+    handle = {
+        "recipients": len(calls),
+        "rejected": len(PEOPLE) - len(calls),
+        "counts": {"COMPLETED": len(calls)},
+        "call_ids": [entry["call_id"] for entry in calls],
+    }
+    return Evidence(
+        people={SINGLE: PEOPLE},
+        tasks={SINGLE: Task(*SINGLE, "success", 1)},
+        handles={SINGLE: handle},
+        logs={},
+        attempts=[Attempt(SINGLE, part, 1, part, part + 0.5, how) for part, how in enumerate(ends)],
+        ledger=calls,
+        requests=requests,
+        submissions=[],
+    )
+
+
+def bulk(*, called: list[str], second: Attempt, requests: list[dict[str, Any]]) -> Evidence:
+    """A submission of two requests that failed, because the outcome of the second is unknown."""
+    return Evidence(
+        people={BULK: PEOPLE},
+        tasks={BULK: Task(*BULK, "failed", 1)},
+        handles={},
+        logs={BULK: UNKNOWN},
+        attempts=[Attempt(BULK, 0, 1, 0, 0.5, "accepted"), second],
+        ledger=[call(phone) for phone in called],
+        requests=requests,
+        submissions=[],
+    )
+
+
+ACCEPTED = ["accepted"] * 4
+REFUSED = ["accepted", "VolubileRequestRefused", "accepted", "accepted"]
+INJECTED_400 = request("createCall", 1.2, fault="status", status=400)
+DIED = Attempt(BULK, 1, 1, 1)
+SILENT = Attempt(BULK, 1, 1, 1, 1.5, "VolubileUnknownOutcome")
+
+
+def test_everybody_called_once_is_good() -> None:
+    verdict = judge(singles(called=PEOPLE, requests=[], ends=ACCEPTED))
+    assert verdict.is_good
+    assert (verdict.people, verdict.called) == (4, 4)
+
+
+def test_a_second_call_is_a_duplicate() -> None:
+    evidence = singles(called=PEOPLE, requests=[], ends=ACCEPTED)
+    verdict = judge(replace(evidence, ledger=[*evidence.ledger, {**call(PEOPLE[0]), "call_id": "another"}]))
+    assert verdict.duplicates == PEOPLE[:1]
+    assert verdict.wrong_reports
+
+
+def test_a_rejection_is_believed_where_a_400_was_injected() -> None:
+    verdict = judge(singles(called=[PEOPLE[0], *PEOPLE[2:]], requests=[INJECTED_400], ends=REFUSED))
+    assert verdict.is_good
+    assert verdict.rejected == 1
+
+
+@pytest.mark.parametrize(
+    ("requests", "ends"),
+    [
+        pytest.param([], ACCEPTED, id="nobody-was-refused"),
+        pytest.param([], REFUSED, id="no-400-was-injected"),
+        pytest.param([request("createCall", 1.2, status=400)], REFUSED, id="a-400-nobody-injected"),
+        pytest.param([INJECTED_400 | {"wall": 0.2}], REFUSED, id="a-400-of-another-request"),
+        pytest.param([INJECTED_400 | {"operation": "createBulkCalls"}], REFUSED, id="a-400-of-another-route"),
+        pytest.param([INJECTED_400 | {"status": 500}], REFUSED, id="another-fault"),
+        pytest.param([INJECTED_400], ACCEPTED, id="the-process-says-accepted"),
+    ],
+)
+def test_a_rejection_without_its_400_is_a_lost_person(requests: list[dict[str, Any]], ends: list[str | None]) -> None:
+    verdict = judge(singles(called=[PEOPLE[0], *PEOPLE[2:]], requests=requests, ends=ends))
+    assert verdict.lost == [PEOPLE[1]]
+
+
+def test_one_400_excuses_one_person() -> None:
+    ends = ["VolubileRequestRefused", "VolubileRequestRefused", "accepted", "accepted"]
+    verdict = judge(singles(called=PEOPLE[2:], requests=[INJECTED_400], ends=ends))
+    assert verdict.lost == PEOPLE[:1]
+
+
+def test_a_missing_person_who_is_not_reported_is_lost_and_the_report_wrong() -> None:
+    evidence = singles(called=[PEOPLE[0], *PEOPLE[2:]], requests=[INJECTED_400], ends=REFUSED)
+    handle = {**evidence.handles[SINGLE], "rejected": 0, "recipients": 4}
+    assert judge(replace(evidence, handles={SINGLE: handle})).wrong_reports
+
+
+@pytest.mark.parametrize(
+    ("second", "requests"),
+    [
+        pytest.param(DIED, [], id="the-process-died"),
+        pytest.param(SILENT, [request("createBulkCalls", 1.2, fault="drop", status=None)], id="a-fault"),
+        pytest.param(replace(SILENT, ended=9), [], id="longer-than-the-client-waits"),
+    ],
+)
+def test_an_unknown_outcome_is_believed_where_something_befell_the_request(
+    second: Attempt, requests: list[dict[str, Any]]
+) -> None:
+    verdict = judge(bulk(called=PEOPLE[:3], second=second, requests=requests))
+    assert verdict.is_good
+    assert verdict.left == 1
+
+
+@pytest.mark.parametrize(
+    ("second", "requests"),
+    [
+        pytest.param(SILENT, [], id="no-fault-was-injected"),
+        pytest.param(SILENT, [request("createCall", 1.2, fault="drop", status=None)], id="a-fault-of-another-route"),
+        pytest.param(SILENT, [request("createBulkCalls", 1.2, fault="rate_limit", status=429)], id="a-definite-no"),
+        pytest.param(replace(SILENT, how="accepted"), [], id="it-was-accepted"),
+        pytest.param(replace(DIED, part=0), [], id="it-was-never-sent"),
+        pytest.param(replace(SILENT, how="not begun"), [], id="it-was-never-begun"),
+    ],
+)
+def test_an_unknown_outcome_that_nothing_explains_is_a_lost_person(
+    second: Attempt, requests: list[dict[str, Any]]
+) -> None:
+    verdict = judge(bulk(called=PEOPLE[:3], second=second, requests=requests))
+    assert verdict.lost == PEOPLE[3:]
+    assert verdict.wrong_reports
+
+
+def test_an_unknown_outcome_excuses_nobody_before_it() -> None:
+    assert judge(bulk(called=PEOPLE[1:3], second=DIED, requests=[])).lost == PEOPLE[:1]
+
+
+def test_an_outcome_reported_as_unknown_is_wrong_when_the_calls_are_there() -> None:
+    assert judge(bulk(called=PEOPLE, second=DIED, requests=[])).wrong_reports
+
+
+@pytest.mark.parametrize("state", ["failed", "running", None])
+def test_a_task_that_failed_otherwise_or_never_ended_is_reported(state: str | None) -> None:
+    evidence = singles(called=PEOPLE[:2], requests=[], ends=["accepted", "accepted"])
+    verdict = judge(replace(evidence, tasks={SINGLE: Task(*SINGLE, state, 1)}))
+    assert verdict.unexpected
+    assert verdict.lost == PEOPLE[2:]
