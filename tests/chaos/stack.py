@@ -144,7 +144,7 @@ class Stack(LiveAirflow):
     def reap(self) -> None:
         """Kill workers that a dead scheduler left behind and that have no task.
 
-        They hold its connections open, so that the database keeps its locks, and the next scheduler would wait for them.
+        They hold its connections open, so the database keeps its locks, for which the next scheduler would wait.
         """
         alive = {process.pid for process in self.processes.values()}
         for process in self._everybody():
