@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypedDict, cast
+from typing import Any, Literal, TypedDict, cast
 
 from airflow_provider_volubile.exceptions import VolubileInputError
-from airflow_provider_volubile.submissions import SubmissionKind
-from airflow_provider_volubile.watches import CampaignRef
+
+SubmissionKind = Literal["campaign", "bulk", "call"]
+
+
+class CampaignRef(TypedDict):
+    """One campaign of a submission. ``id`` is None when its creation was only found through its calls."""
+
+    id: str | None
+    name: str
+    recipients: int
 
 
 class SubmissionHandle(TypedDict, total=False):

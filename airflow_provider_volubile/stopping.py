@@ -15,8 +15,8 @@ from airflow.sdk import Variable
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
 from airflow_provider_volubile.exceptions import VolubileError
+from airflow_provider_volubile.handles import CampaignRef
 from airflow_provider_volubile.hooks.volubile import VolubileHook
-from airflow_provider_volubile.watches import CampaignRef
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient

@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
 from airflow_provider_volubile.exceptions import VolubileInputsChanged
+from airflow_provider_volubile.handles import SubmissionKind
 from airflow_provider_volubile.recipients import Recipient
 
-SubmissionKind = Literal["campaign", "bulk", "call"]
 Part = Sequence[Recipient]
 
 HEAD_KEY = "volubile_submission"

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.exceptions import VolubileError, VolubileProtocolError
+from airflow_provider_volubile.handles import CampaignRef
 from airflow_provider_volubile.outcomes import BEGINNING, Attempt, Progress, progress
 from airflow_provider_volubile.schedule import Redial
 
@@ -22,14 +23,6 @@ if TYPE_CHECKING:
 CLOCK_TOLERANCE = timedelta(minutes=5)
 # A transcript that did not appear so long after its call ended is not waited for any longer.
 TRANSCRIPT_PATIENCE = timedelta(minutes=15)
-
-
-class CampaignRef(TypedDict):
-    """One campaign of a submission. ``id`` is None when its creation was only found through its calls."""
-
-    id: str | None
-    name: str
-    recipients: int
 
 
 class Watch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from airflow_provider_volubile.api import wire
-from airflow_provider_volubile.exports.days import days_between, iso, midnight, partition
+from airflow_provider_volubile.exports import store
+from airflow_provider_volubile.exports.days import days_between, iso, midnight, partition, read_moment
 from airflow_provider_volubile.exports.files import Export
 from airflow_provider_volubile.exports.formats import FileFormat
 from airflow_provider_volubile.exports.rows import FlatColumns, call_row
@@ -140,3 +141,23 @@ def _listed(client: VolubileClient, table: CallsTable, begin: datetime, end: dat
 def _has_ended(call: Call) -> bool:
     """Whether a call is over. A status that came later than this package is, when the call has an end."""
     return call.is_final or (call.status not in wire.CALL_STATUSES and call.end_time is not None)
+
+
+class Watermark:
+    """How far a table of calls is without a gap; kept beside it.
+
+    :param selection: what the table is of.
+    """
+
+    def __init__(self, folder: ObjectStoragePath, selection: Mapping[str, Any]) -> None:
+        self._path = folder / "_calls.watermark.json"
+        self._selection = dict(selection)
+        known = store.read_json(self._path) or {}
+        self.reached: datetime | None = None
+        if known.get("selection") == self._selection:
+            self.reached = read_moment(str(self._path), known.get("watermark"))
+
+    def advance(self, end: datetime) -> None:
+        """Note that the table reaches ``end``; never back."""
+        if self.reached is None or end > self.reached:
+            store.write_json({"watermark": iso(end), "selection": self._selection}, self._path)

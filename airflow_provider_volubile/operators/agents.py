@@ -7,7 +7,6 @@ from typing import Any, ClassVar, TypedDict
 
 from airflow.sdk import Context
 
-from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.exceptions import VolubileInputError, VolubileNotFound, VolubileProtocolError
 from airflow_provider_volubile.operators.base import VolubileOperator, useless_retries_avoided
 
@@ -46,6 +45,8 @@ class VolubileUpdateAgentOperator(VolubileOperator):
 
     @useless_retries_avoided()
     def execute(self, context: Context) -> AgentState:
+        from airflow_provider_volubile.api import wire
+
         changes = wire.agent_body(_from_templates(self.changes))
         client = self.hook.client()
         try:

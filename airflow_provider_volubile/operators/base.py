@@ -13,7 +13,6 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_volubile.exceptions import VolubileError, VolubileInputError, needs_a_person
 from airflow_provider_volubile.hooks.volubile import VolubileHook
-from airflow_provider_volubile.masking import mask_phone, mask_phones
 from airflow_provider_volubile.templates import keep_plus
 
 UI_COLOR = "#e6f4f1"
@@ -99,6 +98,8 @@ class Personal:
         self.value = value
 
     def serialize(self) -> Any:
+        from airflow_provider_volubile.masking import mask_phones
+
         if isinstance(self.value, str):
             return mask_phones(self.value)
         if self.value is None:
@@ -119,6 +120,8 @@ def unwrap(value: Any) -> Any:
 
 def _masked(row: Any) -> str:
     """A person of a sample: the first thing that looks like a number, masked. Names and the rest are not shown."""
+    from airflow_provider_volubile.masking import mask_phone
+
     values = row.values() if isinstance(row, Mapping) else [row]
     for value in values:
         if isinstance(value, str | int) and (masked := mask_phone(str(value))) != "***":

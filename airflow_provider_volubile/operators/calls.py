@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, cast
 from airflow.sdk import Context, conf
 from airflow.sdk.exceptions import AirflowSkipException
 
-from airflow_provider_volubile.api import wire
-from airflow_provider_volubile.dialling import BulkDialler, Dialler, SingleDialler
 from airflow_provider_volubile.exceptions import (
     VolubileError,
     VolubileInputError,
@@ -20,7 +18,7 @@ from airflow_provider_volubile.exceptions import (
     VolubileWaitFailed,
     VolubileWaitTimeout,
 )
-from airflow_provider_volubile.handles import SubmissionHandle
+from airflow_provider_volubile.handles import SubmissionHandle, SubmissionKind
 from airflow_provider_volubile.operators.base import (
     VolubileOperator,
     check_choice,
@@ -28,17 +26,15 @@ from airflow_provider_volubile.operators.base import (
     useless_retries_avoided,
 )
 from airflow_provider_volubile.operators.submission import SubmissionOperator
-from airflow_provider_volubile.outcomes import NOTHING
-from airflow_provider_volubile.recipients import Recipient, split_parts
-from airflow_provider_volubile.submissions import SubmissionJournal, SubmissionKind
-from airflow_provider_volubile.triggers.calls import VolubileCallsTrigger
-from airflow_provider_volubile.triggers.events import WaitEvent, read_event, wait_event
-from airflow_provider_volubile.triggers.waiting import DEFERRAL_GRACE
-from airflow_provider_volubile.waiting import follow
-from airflow_provider_volubile.watches import CallsWatch, Watch
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient
+    from airflow_provider_volubile.dialling import Dialler, SingleDialler
+    from airflow_provider_volubile.recipients import Recipient
+    from airflow_provider_volubile.submissions import SubmissionJournal
+    from airflow_provider_volubile.triggers.calls import VolubileCallsTrigger
+    from airflow_provider_volubile.triggers.events import WaitEvent
+    from airflow_provider_volubile.watches import Watch
 
 HOUR = 3600.0
 MAX_RECIPIENTS = 10_000
@@ -55,6 +51,8 @@ class CallOperator(SubmissionOperator):
         return handle
 
     def watches(self, handle: SubmissionHandle) -> Sequence[Watch]:
+        from airflow_provider_volubile.watches import CallsWatch
+
         return [
             CallsWatch(
                 handle["call_ids"],
@@ -65,6 +63,8 @@ class CallOperator(SubmissionOperator):
         ]
 
     def trigger(self, handle: SubmissionHandle, deadline: datetime) -> VolubileCallsTrigger:
+        from airflow_provider_volubile.triggers.calls import VolubileCallsTrigger
+
         return VolubileCallsTrigger(
             volubile_conn_id=self.volubile_conn_id,
             call_ids=handle["call_ids"],
@@ -100,6 +100,8 @@ class VolubileBulkCallsOperator(CallOperator):
         self.submit_as = submit_as
 
     def parts(self, people: Sequence[Recipient]) -> list[tuple[Recipient, ...]]:
+        from airflow_provider_volubile.recipients import split_parts
+
         check_choice("submit_as", self.submit_as, ("bulk", "single"))
         if len(people) > MAX_RECIPIENTS:
             raise VolubileInputError(
@@ -109,6 +111,8 @@ class VolubileBulkCallsOperator(CallOperator):
         return split_parts(people, 1) if self.submit_as == "single" else super().parts(people)
 
     def dialler(self, client: VolubileClient, journal: SubmissionJournal, submission: str) -> Dialler:
+        from airflow_provider_volubile.dialling import BulkDialler, SingleDialler
+
         make = SingleDialler if self.submit_as == "single" else BulkDialler
         return make(client, agent_id=self.agent_id, submission=submission)
 
@@ -156,9 +160,13 @@ class VolubileCreateCallOperator(CallOperator):
         return [{"phone": unwrap(self.phone), "context": unwrap(self.call_context) or {}}]
 
     def parts(self, people: Sequence[Recipient]) -> list[tuple[Recipient, ...]]:
+        from airflow_provider_volubile.recipients import split_parts
+
         return split_parts(people, 1)
 
     def dialler(self, client: VolubileClient, journal: SubmissionJournal, submission: str) -> SingleDialler:
+        from airflow_provider_volubile.dialling import SingleDialler
+
         return SingleDialler(client, agent_id=self.agent_id, submission=submission)
 
 
@@ -214,6 +222,13 @@ class VolubileGetTranscriptOperator(VolubileOperator):
 
     @useless_retries_avoided()
     def execute(self, context: Context) -> list[TranscriptEntry]:
+        from airflow_provider_volubile.outcomes import NOTHING
+        from airflow_provider_volubile.triggers.calls import VolubileCallsTrigger
+        from airflow_provider_volubile.triggers.events import wait_event
+        from airflow_provider_volubile.triggers.waiting import DEFERRAL_GRACE
+        from airflow_provider_volubile.waiting import follow
+        from airflow_provider_volubile.watches import CallsWatch
+
         client = self.hook.client()
         with suppress(VolubileNotFound):
             return self._fetch(client)
@@ -242,9 +257,13 @@ class VolubileGetTranscriptOperator(VolubileOperator):
     @useless_retries_avoided()
     def execute_complete(self, context: Context, event: Any) -> list[TranscriptEntry]:
         """Go on when the trigger has fired."""
+        from airflow_provider_volubile.triggers.events import read_event
+
         return self._finish(read_event(event))
 
     def _finish(self, event: WaitEvent) -> list[TranscriptEntry]:
+        from airflow_provider_volubile.api import wire
+
         if event["status"] == "timeout":
             raise VolubileWaitTimeout(
                 f"Call {self.call_id} has no transcript after {self.timeout:g} s ({event['message']}). A retry goes on "

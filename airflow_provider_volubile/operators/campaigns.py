@@ -9,27 +9,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 from airflow.sdk import Context
 
-from airflow_provider_volubile.api import wire
-from airflow_provider_volubile.dialling import CampaignDialler
 from airflow_provider_volubile.exceptions import VolubileInputError, VolubileNotFound
-from airflow_provider_volubile.handles import SubmissionHandle, handles_and_ids
+from airflow_provider_volubile.handles import CampaignRef, SubmissionHandle, SubmissionKind, handles_and_ids
 from airflow_provider_volubile.operators.base import VolubileOperator, check_choice, useless_retries_avoided
 from airflow_provider_volubile.operators.submission import SubmissionOperator
-from airflow_provider_volubile.schedule import MAX_BATCH_SIZE, WORKING_DAYS, Redial, Schedule
-from airflow_provider_volubile.stopping import (
-    KILL_ACTIONS,
-    KillAction,
-    resume_campaigns,
-    stop_if_killed,
-)
-from airflow_provider_volubile.submissions import SubmissionJournal, SubmissionKind
-from airflow_provider_volubile.triggers.campaigns import VolubileCampaignTrigger
-from airflow_provider_volubile.watches import CampaignRef, Watch, campaign_watches
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient
+    from airflow_provider_volubile.dialling import CampaignDialler
+    from airflow_provider_volubile.schedule import Schedule
+    from airflow_provider_volubile.stopping import KillAction
+    from airflow_provider_volubile.submissions import SubmissionJournal
+    from airflow_provider_volubile.triggers.campaigns import VolubileCampaignTrigger
+    from airflow_provider_volubile.watches import Watch
 
 WEEK = 7 * 24 * 3600.0
+WORKING_DAYS = ("MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY")
 
 
 class VolubileCreateCampaignOperator(SubmissionOperator):
@@ -83,7 +78,7 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
         time_slots: Iterable[Any],
         campaign_start_date: date | str | None = None,
         days: Iterable[str] = WORKING_DAYS,
-        batch_size: int | str = MAX_BATCH_SIZE,
+        batch_size: int | str = 1000,
         redial: Mapping[str, Any] | None = None,
         timezone: str = "Europe/Paris",
         extra_fields: Mapping[str, Any] | None = None,
@@ -103,10 +98,14 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
         self.on_kill_action = on_kill_action
 
     def settings(self) -> dict[str, Any]:
+        from airflow_provider_volubile.schedule import Redial
+
         # Outcomes are told by one rule for all campaigns of a submission.
         return {"redial": Redial.parse(self.redial).dump()}
 
     def check(self, client: VolubileClient, journal: SubmissionJournal) -> None:
+        from airflow_provider_volubile.stopping import KILL_ACTIONS
+
         if not str(self.name or "").strip():
             raise VolubileInputError("name is empty: calls are tied to their campaign by its name.")
         check_choice("on_kill_action", self.on_kill_action, KILL_ACTIONS)
@@ -114,6 +113,8 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
         super().check(client, journal)
 
     def dialler(self, client: VolubileClient, journal: SubmissionJournal, submission: str) -> CampaignDialler:
+        from airflow_provider_volubile.dialling import CampaignDialler
+
         return CampaignDialler(
             client,
             name=self.name,
@@ -138,6 +139,8 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
         return handle
 
     def watches(self, handle: SubmissionHandle) -> Sequence[Watch]:
+        from airflow_provider_volubile.watches import campaign_watches
+
         return campaign_watches(
             handle["campaigns"],
             agent_id=handle["agent_id"],
@@ -147,6 +150,8 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
         )
 
     def trigger(self, handle: SubmissionHandle, deadline: datetime) -> VolubileCampaignTrigger:
+        from airflow_provider_volubile.triggers.campaigns import VolubileCampaignTrigger
+
         hours = self.calling_hours(handle)
         return VolubileCampaignTrigger(
             volubile_conn_id=self.volubile_conn_id,
@@ -165,6 +170,8 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
         return self._schedule(datetime.fromisoformat(handle["submitted_at"]))
 
     def resumed(self, client: VolubileClient, handle: SubmissionHandle) -> None:
+        from airflow_provider_volubile.stopping import resume_campaigns
+
         resume_campaigns(client, handle["campaigns"])
 
     def on_kill(self) -> None:
@@ -173,13 +180,16 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
         if self._journal is not None:
             campaigns = self.handle(self._journal)["campaigns"]
             # This runs in a signal handler: the main thread may just hold the channel to the supervisor.
-            Thread(
-                target=stop_if_killed,
-                args=(self.hook, self._ti, campaigns, self.on_kill_action),
-                name="volubile-on-kill",
-            ).start()
+            Thread(target=self._stop, args=(campaigns,), name="volubile-on-kill").start()
+
+    def _stop(self, campaigns: Sequence[CampaignRef]) -> None:
+        from airflow_provider_volubile.stopping import stop_if_killed
+
+        stop_if_killed(self.hook, self._ti, campaigns, self.on_kill_action)
 
     def _schedule(self, submitted_at: datetime) -> Schedule:
+        from airflow_provider_volubile.schedule import Schedule
+
         return Schedule.check(
             time_slots=self.time_slots,
             campaign_start_date=self.campaign_start_date,
@@ -226,6 +236,8 @@ class VolubileUpdateCampaignStatusOperator(VolubileOperator):
 
     @useless_retries_avoided()
     def execute(self, context: Context) -> list[CampaignStatus]:
+        from airflow_provider_volubile.api import wire
+
         check_choice("status", self.status, wire.CAMPAIGN_STATUSES)
         client = self.hook.client()
         result = []
@@ -244,6 +256,8 @@ def campaign_ids(value: Any) -> list[str]:
 
     :raises VolubileInputError: there is none.
     """
+    from airflow_provider_volubile.api import wire
+
     found: dict[str, None] = {}
     for item in handles_and_ids(value, "campaign_id"):
         if isinstance(item, str):

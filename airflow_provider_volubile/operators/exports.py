@@ -5,30 +5,24 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
-from zoneinfo import ZoneInfo
 
 from airflow.sdk import Context
-from airflow.sdk.lineage import get_hook_lineage_collector
 
 from airflow_provider_volubile.exceptions import VolubileInputError
-from airflow_provider_volubile.exports import store
-from airflow_provider_volubile.exports.calls import CallsTable, export_calls
-from airflow_provider_volubile.exports.days import check_interval, iso, read_moment, read_zone
-from airflow_provider_volubile.exports.files import Export
-from airflow_provider_volubile.exports.formats import FileFormat, check_format
-from airflow_provider_volubile.exports.recordings import export_recordings
-from airflow_provider_volubile.exports.rows import FlatColumns
-from airflow_provider_volubile.exports.tally import Tally
-from airflow_provider_volubile.exports.transcripts import export_transcripts
 from airflow_provider_volubile.handles import SubmissionHandle
-from airflow_provider_volubile.lookup import CallRef, find_calls
 from airflow_provider_volubile.operators.base import VolubileOperator, useless_retries_avoided
-from airflow_provider_volubile.submissions import reference
 
 if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
     from airflow.sdk import ObjectStoragePath
 
     from airflow_provider_volubile.api.client import VolubileClient
+    from airflow_provider_volubile.exports.files import Export
+    from airflow_provider_volubile.exports.formats import FileFormat
+    from airflow_provider_volubile.exports.rows import FlatColumns
+    from airflow_provider_volubile.exports.tally import Tally
+    from airflow_provider_volubile.lookup import CallRef
 
 
 class CallsExport(TypedDict):
@@ -76,12 +70,16 @@ class _ExportOperator(VolubileOperator):
         self.timezone = timezone
 
     def folder(self) -> ObjectStoragePath:
+        from airflow_provider_volubile.exports import store
+
         if not str(self.output_path or "").strip():
             raise VolubileInputError("output_path is empty; expected a folder, local or in a store.")
         return store.open_path(self.output_path)
 
     def announce(self, folder: ObjectStoragePath) -> None:
         """Tell Airflow's lineage where the results are."""
+        from airflow.sdk.lineage import get_hook_lineage_collector
+
         uri = str(folder) if "://" in str(folder) else f"file://{folder.absolute()}"
         get_hook_lineage_collector().add_output_asset(context=folder, uri=uri)
 
@@ -147,6 +145,10 @@ class VolubileExportCallsOperator(_ExportOperator):
 
     @useless_retries_avoided()
     def execute(self, context: Context) -> CallsExport:
+        from airflow_provider_volubile.exports.calls import CallsTable, Watermark, export_calls
+        from airflow_provider_volubile.exports.days import iso, read_zone
+        from airflow_provider_volubile.exports.formats import check_format
+
         check_format(self.file_format)
         folder, zone = self.folder(), read_zone(self.timezone)
         begin, end = self._interval(context)
@@ -170,6 +172,8 @@ class VolubileExportCallsOperator(_ExportOperator):
         )
 
     def _interval(self, context: Context) -> tuple[datetime, datetime]:
+        from airflow_provider_volubile.exports.days import check_interval, read_moment
+
         if (self.interval_start is None) != (self.interval_end is None):
             raise VolubileInputError("interval_start and interval_end must be given together.")
         if self.interval_start is not None:
@@ -190,6 +194,8 @@ class VolubileExportCallsOperator(_ExportOperator):
         return lookback
 
     def _columns(self, client: VolubileClient) -> FlatColumns:
+        from airflow_provider_volubile.exports.rows import FlatColumns
+
         if not self.flatten:
             return FlatColumns()
         if isinstance(self.flatten, Mapping):
@@ -200,26 +206,6 @@ class VolubileExportCallsOperator(_ExportOperator):
                 "flatten={'extracted': ['visit.day'], 'classification': ['outcome']}."
             )
         return FlatColumns.of_agent(client.get_agent(self.agent_id))
-
-
-class Watermark:
-    """How far a table of calls is without a gap; kept beside it.
-
-    :param selection: what the table is of.
-    """
-
-    def __init__(self, folder: ObjectStoragePath, selection: Mapping[str, Any]) -> None:
-        self._path = folder / "_calls.watermark.json"
-        self._selection = dict(selection)
-        known = store.read_json(self._path) or {}
-        self.reached: datetime | None = None
-        if known.get("selection") == self._selection:
-            self.reached = read_moment(str(self._path), known.get("watermark"))
-
-    def advance(self, end: datetime) -> None:
-        """Note that the table reaches ``end``; never back."""
-        if self.reached is None or end > self.reached:
-            store.write_json({"watermark": iso(end), "selection": self._selection}, self._path)
 
 
 class _PerCallExportOperator(_ExportOperator):
@@ -254,6 +240,11 @@ class _PerCallExportOperator(_ExportOperator):
 
     @useless_retries_avoided()
     def execute(self, context: Context) -> PerCallExport:
+        from airflow_provider_volubile.exports.days import read_zone
+        from airflow_provider_volubile.exports.files import Export
+        from airflow_provider_volubile.lookup import find_calls
+        from airflow_provider_volubile.submissions import reference
+
         self.check()
         folder, zone = self.folder(), read_zone(self.timezone)
         ti = context["ti"]
@@ -318,11 +309,15 @@ class VolubileExportTranscriptsOperator(_PerCallExportOperator):
         self.transcript_timeout = transcript_timeout
 
     def check(self) -> None:
+        from airflow_provider_volubile.exports.formats import check_format
+
         check_format(self.file_format)
 
     def export(
         self, client: VolubileClient, export: Export, refs: Sequence[CallRef], *, key: str, zone: ZoneInfo
     ) -> Tally:
+        from airflow_provider_volubile.exports.transcripts import export_transcripts
+
         return export_transcripts(
             client,
             export,
@@ -357,4 +352,6 @@ class VolubileExportRecordingsOperator(_PerCallExportOperator):
     def export(
         self, client: VolubileClient, export: Export, refs: Sequence[CallRef], *, key: str, zone: ZoneInfo
     ) -> Tally:
+        from airflow_provider_volubile.exports.recordings import export_recordings
+
         return export_recordings(client, export, refs, zone=zone)

@@ -1,5 +1,7 @@
 """The one way in which operators dial: write down, send, write down, wait. Shared by campaigns, bulk and single calls.
 
+Every Dag that dials imports this module whenever it is parsed, so what a task needs when it runs is imported then.
+
 What may be sent again is decided here and in :mod:`airflow_provider_volubile.submissions`; docs/reliability.rst tells
 the promises and how each is tested.
 """
@@ -11,14 +13,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
-from airflow.providers.standard.triggers.temporal import DateTimeTrigger
-from airflow.sdk import Context, Param, conf
+from airflow.sdk import Context, conf
 from airflow.sdk.exceptions import TaskAwaitingInput
-from airflow.sdk.execution_time.context import NEVER_EXPIRE
-from airflow.sdk.execution_time.hitl import upsert_hitl_detail
 
-from airflow_provider_volubile.api import wire
-from airflow_provider_volubile.dialling import Dialler, advance, check_agent
 from airflow_provider_volubile.exceptions import (
     VolubileError,
     VolubileInputError,
@@ -28,9 +25,7 @@ from airflow_provider_volubile.exceptions import (
     VolubileWaitFailed,
     VolubileWaitTimeout,
 )
-from airflow_provider_volubile.exports.files import table_format, write_table
-from airflow_provider_volubile.exports.schemas import OUTCOMES
-from airflow_provider_volubile.handles import SubmissionHandle
+from airflow_provider_volubile.handles import SubmissionHandle, SubmissionKind
 from airflow_provider_volubile.operators.base import (
     WAIT_FOR,
     VolubileOperator,
@@ -39,23 +34,16 @@ from airflow_provider_volubile.operators.base import (
     unwrap,
     useless_retries_avoided,
 )
-from airflow_provider_volubile.outcomes import NOTHING, check_gaps, final_counts, outcomes
-from airflow_provider_volubile.recipients import Recipient, Recipients, read_recipients, split_parts
-from airflow_provider_volubile.schedule import Redial, Schedule
-from airflow_provider_volubile.submissions import (
-    PartRecord,
-    SubmissionJournal,
-    SubmissionKind,
-    fingerprint,
-    reference,
-)
-from airflow_provider_volubile.triggers.events import WaitEvent, read_event, wait_event
-from airflow_provider_volubile.triggers.waiting import DEFERRAL_GRACE, WaitTrigger
-from airflow_provider_volubile.waiting import follow, look
-from airflow_provider_volubile.watches import Watch
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient
+    from airflow_provider_volubile.dialling import Dialler
+    from airflow_provider_volubile.recipients import Recipient, Recipients
+    from airflow_provider_volubile.schedule import Schedule
+    from airflow_provider_volubile.submissions import PartRecord, SubmissionJournal
+    from airflow_provider_volubile.triggers.events import WaitEvent
+    from airflow_provider_volubile.triggers.waiting import WaitTrigger
+    from airflow_provider_volubile.watches import Watch
 
 OnUnknown = Literal["fail", "resend", "ask"]
 ON_UNKNOWN: tuple[OnUnknown, ...] = ("fail", "resend", "ask")
@@ -77,6 +65,8 @@ class _KeptForever:
         return self._store.get(key, default)
 
     def set(self, key: str, value: Any) -> None:
+        from airflow.sdk.execution_time.context import NEVER_EXPIRE
+
         self._store.set(key, value, retention=NEVER_EXPIRE)
 
 
@@ -170,6 +160,8 @@ class SubmissionOperator(VolubileOperator):
 
         :raises VolubileInputError: naming the value and the rule.
         """
+        from airflow_provider_volubile.dialling import check_agent
+
         check_agent(client, self.agent_id)
 
     def source(self) -> Any:
@@ -178,6 +170,9 @@ class SubmissionOperator(VolubileOperator):
 
     def parts(self, people: Sequence[Recipient]) -> list[tuple[Recipient, ...]]:
         """Cut the recipients in what one request takes."""
+        from airflow_provider_volubile.api import wire
+        from airflow_provider_volubile.recipients import split_parts
+
         return split_parts(people, wire.MAX_RECIPIENTS)
 
     def dialler(self, client: VolubileClient, journal: SubmissionJournal, submission: str) -> Dialler:
@@ -234,6 +229,9 @@ class SubmissionOperator(VolubileOperator):
         return self._submit(context)
 
     def _submit(self, context: Context) -> SubmissionHandle:
+        from airflow_provider_volubile.dialling import advance
+        from airflow_provider_volubile.submissions import SubmissionJournal
+
         ti = context["ti"]
         people = self._read_recipients()
         parts = self.parts(people.accepted)
@@ -305,9 +303,13 @@ class SubmissionOperator(VolubileOperator):
         if self.min_success_ratio is not None:
             check_number("min_success_ratio", self.min_success_ratio, high=1)
         if self.outcomes_path:
+            from airflow_provider_volubile.exports.files import table_format
+
             table_format(self.outcomes_path)
 
     def _read_recipients(self) -> Recipients:
+        from airflow_provider_volubile.recipients import read_recipients
+
         people = read_recipients(
             self.source(),
             phone_field=self.phone_field,
@@ -343,6 +345,8 @@ class SubmissionOperator(VolubileOperator):
             return False
         moment = min(now + LOOK_AGAIN, until)
         if self.deferrable:
+            from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+
             self.defer(trigger=DateTimeTrigger(moment=moment), method_name="submit_on")
         time.sleep((moment - now).total_seconds())
         return True
@@ -369,6 +373,9 @@ class SubmissionOperator(VolubileOperator):
             )
 
     def _ask(self, context: Context, journal: SubmissionJournal, number: int, what: str) -> NoReturn:
+        from airflow.sdk import Param
+        from airflow.sdk.execution_time.hitl import upsert_hitl_detail
+
         asked = {"ti": str(context["ti"].id), "part": number}
         earlier = journal.noted("asked") or asked
         if earlier["ti"] == asked["ti"] and earlier["part"] != number:
@@ -391,6 +398,8 @@ class SubmissionOperator(VolubileOperator):
     @useless_retries_avoided()
     def answered(self, context: Context, event: Mapping[str, Any], number: int) -> SubmissionHandle:
         """Go on with what a person answered."""
+        from airflow_provider_volubile.submissions import SubmissionJournal
+
         journal = SubmissionJournal.resume(_KeptForever(context["task_state_store"]))
         answer = (event.get("chosen_options") or [STOP])[0]
         if journal is None or answer == STOP:
@@ -420,6 +429,8 @@ class SubmissionOperator(VolubileOperator):
     def _wait(self, context: Context, client: VolubileClient, handle: SubmissionHandle) -> SubmissionHandle:
         deadline = datetime.now(UTC) + timedelta(seconds=self.timeout)
         if self.deferrable:
+            from airflow_provider_volubile.triggers.waiting import DEFERRAL_GRACE
+
             self.defer(
                 trigger=self.trigger(handle, deadline),
                 method_name="execute_complete",
@@ -431,6 +442,10 @@ class SubmissionOperator(VolubileOperator):
         self, context: Context, client: VolubileClient, handle: SubmissionHandle, deadline: datetime
     ) -> WaitEvent:
         """Wait in the worker."""
+        from airflow_provider_volubile.outcomes import NOTHING
+        from airflow_provider_volubile.triggers.events import wait_event
+        from airflow_provider_volubile.waiting import follow
+
         watches = self.watches(handle)
         hours = self.calling_hours(handle)
         progress = NOTHING
@@ -448,9 +463,14 @@ class SubmissionOperator(VolubileOperator):
     @useless_retries_avoided()
     def execute_complete(self, context: Context, event: Any) -> SubmissionHandle:
         """Go on when the trigger has fired."""
+        from airflow_provider_volubile.triggers.events import read_event
+
         return self._finish(context, read_event(event))
 
     def _finish(self, context: Context, event: WaitEvent) -> SubmissionHandle:
+        from airflow_provider_volubile.outcomes import check_gaps, final_counts
+        from airflow_provider_volubile.submissions import SubmissionJournal
+
         journal = SubmissionJournal.resume(_KeptForever(context["task_state_store"]))
         if journal is None:
             raise VolubileError("The task state store lost this task's submission; see docs/reliability.")
@@ -509,6 +529,8 @@ class SubmissionOperator(VolubileOperator):
 
         :raises VolubileInputsChanged: the input changed since they were called.
         """
+        from airflow_provider_volubile.submissions import fingerprint
+
         people = self._read_recipients()
         parts = self.parts(people.accepted)
         if fingerprint(self.kind, self.agent_id, parts, self.settings()) != journal.fingerprint:
@@ -520,6 +542,12 @@ class SubmissionOperator(VolubileOperator):
 
     def _write_outcomes(self, journal: SubmissionJournal, handle: SubmissionHandle) -> str:
         """Write one row per recipient."""
+        from airflow_provider_volubile.exports.files import write_table
+        from airflow_provider_volubile.exports.schemas import OUTCOMES
+        from airflow_provider_volubile.outcomes import outcomes
+        from airflow_provider_volubile.schedule import Redial
+        from airflow_provider_volubile.waiting import look
+
         people = self._same_recipients(journal)
         watches = self.watches(handle)
         look(self.hook.client(), watches, now=datetime.now(UTC))
@@ -530,5 +558,7 @@ class SubmissionOperator(VolubileOperator):
 
 
 def _reference(ti: Any, journal: SubmissionJournal) -> str:
+    from airflow_provider_volubile.submissions import reference
+
     map_index = -1 if ti.map_index is None else ti.map_index
     return reference(ti.dag_id, ti.run_id, ti.task_id, map_index, journal.generation)

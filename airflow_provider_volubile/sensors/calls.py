@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.exceptions import VolubileInputError
 from airflow_provider_volubile.handles import SubmissionHandle, handles_and_ids
 from airflow_provider_volubile.sensors.waiting import WaitSensor
-from airflow_provider_volubile.triggers.calls import VolubileCallsTrigger
-from airflow_provider_volubile.watches import CallsWatch, Watch
+
+if TYPE_CHECKING:
+    from airflow_provider_volubile.triggers.calls import VolubileCallsTrigger
+    from airflow_provider_volubile.watches import Watch
 
 
 class VolubileCallsSensor(WaitSensor):
@@ -35,6 +36,8 @@ class VolubileCallsSensor(WaitSensor):
 
     @cached_property
     def handle(self) -> SubmissionHandle:
+        from airflow_provider_volubile.api import wire
+
         ids: dict[str, None] = {}
         handles: list[SubmissionHandle] = []
         for item in handles_and_ids(self.calls, "calls"):
@@ -52,6 +55,8 @@ class VolubileCallsSensor(WaitSensor):
         return _together(handles)
 
     def watches(self) -> Sequence[Watch]:
+        from airflow_provider_volubile.watches import CallsWatch
+
         since = self.handle.get("submitted_at")
         return [
             CallsWatch(
@@ -63,6 +68,8 @@ class VolubileCallsSensor(WaitSensor):
         ]
 
     def trigger(self, deadline: datetime) -> VolubileCallsTrigger:
+        from airflow_provider_volubile.triggers.calls import VolubileCallsTrigger
+
         return VolubileCallsTrigger(
             volubile_conn_id=self.volubile_conn_id,
             call_ids=self.handle["call_ids"],

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.exceptions import VolubileInputError, VolubileNotFound
-from airflow_provider_volubile.handles import SubmissionHandle, handles_and_ids
-from airflow_provider_volubile.schedule import Redial
+from airflow_provider_volubile.handles import CampaignRef, SubmissionHandle, handles_and_ids
 from airflow_provider_volubile.sensors.waiting import WaitSensor
-from airflow_provider_volubile.triggers.campaigns import VolubileCampaignTrigger
-from airflow_provider_volubile.watches import CampaignRef, Watch, campaign_watches
+
+if TYPE_CHECKING:
+    from airflow_provider_volubile.triggers.campaigns import VolubileCampaignTrigger
+    from airflow_provider_volubile.watches import Watch
 
 
 class VolubileCampaignSensor(WaitSensor):
@@ -38,6 +38,8 @@ class VolubileCampaignSensor(WaitSensor):
 
     @cached_property
     def handle(self) -> SubmissionHandle:
+        from airflow_provider_volubile.api import wire
+
         given = list(handles_and_ids(self.campaign, "campaign"))
         if len(given) != 1:
             raise VolubileInputError(
@@ -58,6 +60,8 @@ class VolubileCampaignSensor(WaitSensor):
         return SubmissionHandle(**handle)
 
     def _of_id(self, campaign_id: str) -> SubmissionHandle:
+        from airflow_provider_volubile.schedule import Redial
+
         text = str(self.recipients).strip()
         people = int(text) if text.isdecimal() else 0
         if people < 1:
@@ -85,9 +89,13 @@ class VolubileCampaignSensor(WaitSensor):
         )
 
     def watches(self) -> Sequence[Watch]:
+        from airflow_provider_volubile.watches import campaign_watches
+
         return campaign_watches(**self._known(), wait_for=self.wait_for)
 
     def trigger(self, deadline: datetime) -> VolubileCampaignTrigger:
+        from airflow_provider_volubile.triggers.campaigns import VolubileCampaignTrigger
+
         # A sensor only looks: whoever stops it does not stop the campaign.
         return VolubileCampaignTrigger(
             **self._known(),

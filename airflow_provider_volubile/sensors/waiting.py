@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.sdk import BaseSensorOperator, Context, PokeReturnValue, conf
 from airflow.sdk.exceptions import AirflowSensorTimeout
@@ -20,11 +20,11 @@ from airflow_provider_volubile.operators.base import (
     check_choice,
     useless_retries_avoided,
 )
-from airflow_provider_volubile.outcomes import NOTHING, final_counts
-from airflow_provider_volubile.triggers.events import WaitEvent, read_event, wait_event
-from airflow_provider_volubile.triggers.waiting import DEFERRAL_GRACE, WaitTrigger
-from airflow_provider_volubile.waiting import look
-from airflow_provider_volubile.watches import Watch
+
+if TYPE_CHECKING:
+    from airflow_provider_volubile.triggers.events import WaitEvent
+    from airflow_provider_volubile.triggers.waiting import WaitTrigger
+    from airflow_provider_volubile.watches import Watch
 
 
 class WaitSensor(BaseSensorOperator):
@@ -83,6 +83,8 @@ class WaitSensor(BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         check_choice("wait_for", self.wait_for, WAIT_FOR)
         if self.deferrable:
+            from airflow_provider_volubile.triggers.waiting import DEFERRAL_GRACE
+
             self.defer(
                 trigger=self.trigger(datetime.now(UTC) + timedelta(seconds=self.timeout)),
                 method_name="execute_complete",
@@ -92,6 +94,10 @@ class WaitSensor(BaseSensorOperator):
 
     @useless_retries_avoided()
     def poke(self, context: Context) -> PokeReturnValue:
+        from airflow_provider_volubile.outcomes import NOTHING
+        from airflow_provider_volubile.triggers.events import wait_event
+        from airflow_provider_volubile.waiting import look
+
         now = datetime.now(UTC)
         look(self.hook.client(background=True), self._watching, now=now)
         for watch in self._watching:
@@ -106,9 +112,13 @@ class WaitSensor(BaseSensorOperator):
     @useless_retries_avoided()
     def execute_complete(self, context: Context, event: Any) -> SubmissionHandle:
         """Go on when the trigger has fired."""
+        from airflow_provider_volubile.triggers.events import read_event
+
         return self._finish(read_event(event))
 
     def _finish(self, event: WaitEvent) -> SubmissionHandle:
+        from airflow_provider_volubile.outcomes import final_counts
+
         if event["status"] == "timeout":
             raise AirflowSensorTimeout(f"After {self.timeout:g} s: {event['message']}")
         if event["status"] == "error":

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from airflow_provider_volubile.handles import CampaignRef
 from airflow_provider_volubile.schedule import Schedule
 from airflow_provider_volubile.stopping import KillAction, stop_if_killed
 from airflow_provider_volubile.triggers.polling import in_thread
 from airflow_provider_volubile.triggers.waiting import WaitTrigger
-from airflow_provider_volubile.watches import CampaignRef, Watch, campaign_watches
+from airflow_provider_volubile.watches import Watch, campaign_watches
 
 
 class VolubileCampaignTrigger(WaitTrigger):

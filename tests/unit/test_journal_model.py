@@ -21,11 +21,12 @@ from typing import Any, ClassVar
 import pytest
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput, TaskDeferred
+from airflow.sdk.execution_time import hitl
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from airflow_provider_volubile import dialling, submissions, waiting
+from airflow_provider_volubile import dialling, stopping, submissions, waiting
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.api.models import AcceptedCall, Agent, Call, Campaign, Page
 from airflow_provider_volubile.exceptions import (
@@ -472,8 +473,8 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     for module in (submission, waiting):
         monkeypatch.setattr(module, "time", ModelTime)
     monkeypatch.setattr(wire, "MAX_RECIPIENTS", 2)
-    monkeypatch.setattr(submission, "upsert_hitl_detail", lambda **_: None)
-    monkeypatch.setattr(campaigns, "resume_campaigns", lambda client, campaigns: None)
+    monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **_: None)
+    monkeypatch.setattr(stopping, "resume_campaigns", lambda client, campaigns: None)
     logging.disable()
     monkeypatch.setattr(SubmissionOperator, "log", logging.getLogger(__name__))
     # Three records a block, so that blocks matter.
@@ -521,7 +522,6 @@ def _in_flight_is_sent_again(model: pytest.MonkeyPatch) -> None:
 
 def _changed_inputs_are_sent(model: pytest.MonkeyPatch) -> None:
     model.setattr(submissions, "fingerprint", lambda *_: "the same")
-    model.setattr(submission, "fingerprint", lambda *_: "the same")
 
 
 @pytest.mark.parametrize(

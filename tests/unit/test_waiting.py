@@ -10,11 +10,12 @@ import pytest
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.api.models import Call, Page
 from airflow_provider_volubile.exceptions import VolubileProtocolError, VolubileUnavailable
+from airflow_provider_volubile.handles import CampaignRef
 from airflow_provider_volubile.outcomes import Progress
 from airflow_provider_volubile.schedule import Redial
 from airflow_provider_volubile.simulator import Simulator
 from airflow_provider_volubile.waiting import follow, interval, look
-from airflow_provider_volubile.watches import CallsWatch, CampaignRef, CampaignWatch
+from airflow_provider_volubile.watches import CallsWatch, CampaignWatch
 
 HOUR_AGO = timedelta(hours=1, minutes=1)
 

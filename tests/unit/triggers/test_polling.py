@@ -12,12 +12,13 @@ import pytest
 
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.exceptions import VolubileAuthError, VolubileError, VolubileNotFound
+from airflow_provider_volubile.handles import CampaignRef
 from airflow_provider_volubile.outcomes import Progress
 from airflow_provider_volubile.schedule import Redial
 from airflow_provider_volubile.simulator import Simulator
 from airflow_provider_volubile.triggers import polling
 from airflow_provider_volubile.triggers.polling import SharedPoll, shared_poll
-from airflow_provider_volubile.watches import CallsWatch, CampaignRef, CampaignWatch, Watch
+from airflow_provider_volubile.watches import CallsWatch, CampaignWatch, Watch
 
 AN_HOUR_AGO = timedelta(hours=1, minutes=1)
 
