@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: help demo test airflow lint docs bench constraints clean
+.PHONY: help demo test airflow lint docs bench chaos constraints clean
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,9 @@ lint: .venv/.dev ## ruff and mypy
 
 bench: .venv/.dev ## measure speed and cost beside what people would use instead
 	@$(BIN)/python -m tests.benchmarks
+
+chaos: .venv/.dev ## kill, cut off and clear 1,000 times, and count who was called twice or not at all
+	@$(BIN)/python -m tests.chaos --output docs/_static/chaos.txt
 
 docs: .venv/.dev ## build the documentation into docs/_build
 	@$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
