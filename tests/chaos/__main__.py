@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def main() -> int:
         f"python -m tests.chaos --injections {options.injections} --seed {seed} --database {options.database}"
         + " --without-journal" * options.without_journal
     )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that all processes end with this one
     print(f"Replay with: {command}", flush=True)
     with world(
         seed=seed,

@@ -142,15 +142,16 @@ class Stack(LiveAirflow):
         return found
 
     def reap(self) -> None:
-        """Kill workers that a dead scheduler left behind and that have no task.
+        """Kill what a dead scheduler left behind: its log server, and workers that have no task.
 
         They hold its connections open, so the database keeps its locks, for which the next scheduler would wait.
         """
         alive = {process.pid for process in self.processes.values()}
         for process in self._everybody():
             with contextlib.suppress(psutil.Error):
-                is_worker = "LocalExecutor" in " ".join(process.cmdline())
-                if is_worker and process.ppid() not in alive and not process.children():
+                title = " ".join(process.cmdline())
+                is_left = "LocalExecutor" in title or "serve-logs" in title
+                if is_left and process.ppid() not in alive and not process.children():
                     process.kill()
 
     def _everybody(self) -> Iterator[psutil.Process]:
