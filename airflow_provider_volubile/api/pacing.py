@@ -118,26 +118,34 @@ class _Openings:
         self.earliest, self.latest = earliest, latest
         return True
 
-    def refused(self, word: _Word, retry_after: float, turned: bool) -> bool:
+    def refused(self, word: _Word, retry_after: float, turned: bool) -> int:
         """Take in a refusal that tells when the next window opens, in whole seconds rounded up.
 
-        :return: False if the window taken for open is not: the one before is still on.
+        :return: in which window it came: -1 the one before that taken for open, 0 that one, 1 the next.
         """
-        lower = word.sent_at + max(0.0, retry_after - 1)
-        upper = word.received_at + min(retry_after, self.length)
-        here = lower <= self.latest <= upper
-        following = lower <= self.latest + self.length <= upper
-        early = turned and (here or (not following and upper < self.latest + self.length / 2))
-        if early:
+        lower = word.sent_at + max(0.0, retry_after - 1) - self.length
+        upper = word.received_at + min(retry_after, self.length) - self.length
+        # The window it came in opened between these two. Which one does that fit best?
+        fits = {number: self._overlap(lower, upper, number) for number in ((0, -1) if turned else (0, 1))}
+        number = max(fits, key=lambda number: fits[number])
+        if fits[number] < 0:  # none: what we believed is wrong
+            number = -1 if turned and upper < self.latest - self.length / 2 else 0
+        if number < 0:
             self._on_demand = self._on_demand or word.sent_at >= self.latest
-            self.take_back()
-        if not lower <= self.latest + self.length <= upper:
-            self.latest = upper - self.length
-        if self.earliest + self.length > upper:
+        if number:
+            self._shift(number)
+        if not lower <= self.latest <= upper:
+            self.latest = upper
+        if self.earliest > upper:
             self.earliest = -math.inf
-        self.earliest = min(self.latest, max(self.earliest, lower - self.length))
+        self.earliest = min(self.latest, max(self.earliest, lower))
         self._lead = 0.0
-        return not early
+        return number
+
+    def _overlap(self, earliest: float, latest: float, number: int) -> float:
+        """Return how long an interval and that of an opening so many windows later overlap; less than 0: not."""
+        shift = number * self.length
+        return min(latest, self.latest + shift) - max(earliest, self.earliest + shift)
 
     def take_back(self) -> None:
         """Take back the last turn: the window before is still on."""
@@ -372,8 +380,8 @@ class RateWindow:
         if self._left is None:
             self._left = self._first = word.left
             self._mine = 0
-            if self._limit - word.left > 2 * self._cost():
-                self._openings.hurry()  # the others began two rounds ago
+            if self._limit - word.left > self._cost():
+                self._openings.hurry()  # the others began a round ago
         if word.left <= self._left:
             self._left, self._told = word.left, word
 
@@ -393,7 +401,11 @@ class RateWindow:
         self._told = word
         first, begun = self._left is None, True
         if wait is not None:
-            begun = self._openings.refused(word, wait, not self._certain)
+            number = self._openings.refused(word, wait, not self._certain)
+            if number > 0:
+                self._begin(word.sent_at)
+                first = True
+            begun = number >= 0
         elif not self._certain and self._openings.led:
             self._openings.take_back()
             begun = False

@@ -323,7 +323,8 @@ def race(
         world.run(windows * length)
         done = [client.served - count for client, count in zip(all_clients, before, strict=True)]
         spread = max(done) / max(1, min(done))
-        speed = sum(done) / windows / target.limit
+        total = sum(done)
+        speed = total / windows / target.limit
         full = range(from_number + 1, max(target.served))
     else:
         world.run()
@@ -336,10 +337,9 @@ def race(
         full = range(min(target.served) + 1, max(target.served))
     used = sum(target.served.get(number, 0) for number in full) / len(full) / target.limit if len(full) else 1.0
     refusals = sum(target.refused.values()) - refused
-    served = sum(target.served.get(number, 0) for number in full) or 1
     longest_wait = max(client.longest_wait for client in all_clients)
     world.close()
-    return Result(used, speed, refusals / (served + refusals), spread, longest_wait, world.now - begun)
+    return Result(used, speed, refusals / (total + refusals), spread, longest_wait, world.now - begun)
 
 
 CIRCUMSTANCES: Mapping[str, dict[str, object]] = {

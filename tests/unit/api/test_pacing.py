@@ -345,6 +345,24 @@ def test_a_refusal_is_obeyed() -> None:
     assert 8 <= hand.waits() <= 10
 
 
+def test_a_refusal_may_come_from_a_window_that_opened_since_and_was_used_up_by_others() -> None:
+    """The first answer came late in its window; the next one opened within a second of it."""
+    hand = Hand()
+    hand.ask(50)
+    hand.now = 1_006
+    hand.ask(0, status=429, Retry_After="10")
+    assert hand.waits() == pytest.approx(9.45, abs=0.1), "between 8.9 and 10 s, and the others will be there first"
+
+
+def test_a_refusal_after_a_bold_try_is_read_as_fits_best() -> None:
+    """The opening is hardly known, and half the doubt is over: was the window open, and used up, or not yet?"""
+    hand = Hand()
+    hand.ask(0)
+    assert hand.waits() == pytest.approx(7.5, abs=0.1)
+    hand.answer(0, status=429, Retry_After="8")
+    assert hand.waits() == pytest.approx(8, abs=0.1), "the last moment at which it may open"
+
+
 def test_the_refusals_of_several_threads_are_one() -> None:
     hand = Hand()
     hand.ask(99)

@@ -28,23 +28,13 @@ CIRCUMSTANCES: Mapping[str, dict[str, object]] = {
 }
 
 
-# Known and not mended: of eight clients whose answers take a second each, one may take twice as long as another.
-SLOWEST = pytest.mark.xfail(strict=True, reason="slowest over fastest is 2.1 with this seed")
-
-
-@pytest.mark.parametrize(
-    ("name", "seed"),
-    [
-        pytest.param(name, seed, marks=SLOWEST if (name, seed) == ("slow answers", 0) else ())
-        for name in CIRCUMSTANCES
-        for seed in SEEDS
-    ],
-)
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", CIRCUMSTANCES)
 def test_clients_share_a_window_fully_and_fairly_and_hardly_one_is_refused(name: str, seed: int) -> None:
     result = race(seed=seed, **CIRCUMSTANCES[name])  # type: ignore[arg-type]
     assert result.used >= 0.97
     assert result.refused <= 0.01
-    assert result.spread <= 1.6
+    assert result.spread <= 1.5
     assert result.longest_wait <= 45
 
 
@@ -120,8 +110,6 @@ def test_a_client_that_obeys_nothing_leaves_the_others_the_rest() -> None:
     assert sum(client.refused for client in clients) - refused <= 40
 
 
-# Known and not mended: three clients that begin together on ten places are refused twice as often as served, once.
-@pytest.mark.xfail(strict=True, reason="24 of 36 requests are refused where three clients share ten places")
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     clients=st.integers(1, 6),
@@ -140,4 +128,4 @@ def test_whatever_the_circumstances_all_work_gets_done_in_time(
     world_allows = clients * work / limit * 15
     result = race(clients, work, limit=limit, **circumstances)  # type: ignore[arg-type]
     assert result.seconds <= 2 * world_allows + 150
-    assert result.refused <= 0.6
+    assert result.refused <= 0.4
