@@ -9,7 +9,6 @@ import pendulum
 from airflow.sdk import CronDataIntervalTimetable, ObjectStoragePath, Param, dag, task
 
 from airflow_provider_volubile.hooks.volubile import VolubileHook
-from airflow_provider_volubile.lookup import time_of
 from airflow_provider_volubile.operators.exports import VolubileExportTranscriptsOperator
 
 ZONE = "Europe/Paris"
@@ -42,6 +41,8 @@ def volubile_summaries():
     @task
     def find_calls(data_interval_start=None, data_interval_end=None) -> list[str]:
         """Ids of the interval's calls, which may go to XCom."""
+        from airflow_provider_volubile.lookup import time_of
+
         # Which clock and zone the list's days are of is not documented: a day more on both sides, then by time.
         from_date = data_interval_start.date() - timedelta(days=1)
         to_date = data_interval_end.date() + timedelta(days=1)
