@@ -146,12 +146,14 @@ class Stack(LiveAirflow):
 
         They hold its connections open, so the database keeps its locks, for which the next scheduler would wait.
         """
-        alive = {process.pid for process in self.processes.values()}
-        for process in self._everybody():
+        everybody = list(self._everybody())
+        ours = {process.pid for process in everybody}
+        for process in everybody:
             with contextlib.suppress(psutil.Error):
                 title = " ".join(process.cmdline())
                 is_left = "LocalExecutor" in title or "serve-logs" in title
-                if is_left and process.ppid() not in alive and not process.children():
+                # A task that was forked this moment is called like its parent, which is one of ours.
+                if is_left and process.ppid() not in ours and not process.children():
                     process.kill()
 
     def _everybody(self) -> Iterator[psutil.Process]:
