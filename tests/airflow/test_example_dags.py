@@ -10,6 +10,7 @@ import gzip
 import json
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ from zoneinfo import ZoneInfo
 
 import duckdb
 import pytest
+import s3fs
 from airflow.dag_processing.dagbag import DagBag
-from airflow.sdk import DAG
+from airflow.sdk import DAG, ObjectStoragePath
+from airflow.sdk.io import attach
+from moto.server import ThreadedMotoServer
 
 from airflow_provider_volubile.simulator import LedgerEntry, Simulator
 from tests.airflow.conftest import Ran, store
@@ -29,6 +33,19 @@ pytestmark = pytest.mark.airflow
 
 DAGS = Path(__file__).parents[2] / "dags"
 PARIS = ZoneInfo("Europe/Paris")
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """A bucket on a local S3 server."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    files = s3fs.S3FileSystem(key="k", secret="s", endpoint_url=f"http://{host}:{port}", skip_instance_cache=True)
+    files.mkdir("airflow-example-dags")
+    attach("s3", "examples", fs=files)
+    yield "s3://examples@airflow-example-dags"
+    server.stop()
 
 
 def load(name: str) -> DAG:
@@ -214,3 +231,14 @@ def test_summaries_are_of_every_call_that_has_a_transcript(
     assert sorted((row["call_id"], row["summary"]) for row in found) == sorted(
         (call_id, last_words(call_id)) for call_id in heard
     )
+
+
+@pytest.mark.parametrize("name", ["volubile_bulk", "volubile_nightly_export", "volubile_summaries"])
+def test_files_may_go_to_a_bucket(
+    name: str, metadata_database: None, connection: str, simulator: Simulator, bucket: str
+) -> None:
+    simulator.configure(speed=1_000_000)
+    simulator.load_calls(10, created_from=last_five_o_clock() - timedelta(hours=9), created_to=last_five_o_clock())
+    ran = Ran(load(name).test(run_conf={"output": f"{bucket}/{name}"}))
+    assert ran.state == "success"
+    assert any(path.is_file() for path in ObjectStoragePath(f"{bucket}/{name}").rglob("*"))
