@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from tests.live import LiveAirflow, connection_json, free_port
 
 HERE = Path(__file__).parent
 DAG = "chaos"
+JOBS = {"scheduler": "SchedulerJob", "triggerer": "TriggererJob", "dag-processor": "DagProcessorJob"}
 PART_SIZE = 3
 CONFIRMATION = 4  # seconds
 CLIENT_TIMEOUT = 2  # seconds
+HUNG = 30  # seconds without a heartbeat
 
 # Everything that notices a death does so within seconds.
 IMPATIENT = {
@@ -132,6 +135,24 @@ class Stack(LiveAirflow):
         process = self.processes.get(component)
         return process is not None and process.poll() is None
 
+    def hung(self) -> list[str]:
+        """Components that run and show no sign of life, as a liveness probe finds them.
+
+        A scheduler that ends because its database is away may wait for ever for workers of its LocalExecutor, which
+        wait for somebody to read their results.
+        """
+        rows = self.rows("select job_type, max(latest_heartbeat) from job group by job_type")
+        beats = {job: datetime.fromisoformat(str(beat)) for job, beat in rows}
+        limit = datetime.now(UTC) - timedelta(seconds=HUNG)
+        found = []
+        for component, job in JOBS.items():
+            with contextlib.suppress(psutil.Error, KeyError):
+                started = psutil.Process(self.processes[component].pid).create_time()
+                beat = beats[job] if beats[job].tzinfo else beats[job].replace(tzinfo=UTC)
+                if self.is_up(component) and max(beat, datetime.fromtimestamp(started, UTC)) < limit:
+                    found.append(component)
+        return found
+
     def supervisors(self) -> list[psutil.Process]:
         """Workers that have a task just now: the parents of task processes."""
         found = []
@@ -171,6 +192,7 @@ class Stack(LiveAirflow):
     # What the database says ------------------------------------------------------------------------------------------
 
     def rows(self, query: str) -> list[Any]:
+        """Rows of a query, in which ``:dag`` is our Dag."""
         for _ in range(120):
             try:
                 with self.engine.connect() as connection:

@@ -92,6 +92,7 @@ class Storm:
         self._down: dict[str, float] = {}
         self._frozen: dict[tuple[int, ...], float] = {}
         self._stopped: dict[Key, float] = {}
+        self._probed = 0.0
 
     # The two phases ------------------------------------------------------------------------------------------------
 
@@ -251,6 +252,10 @@ class Storm:
         for component in self.stack.components:  # some end by themselves when the database is away
             if component not in self._down and not self.stack.is_up(component):
                 self._down[component] = now + DOWN
+        if now > self._probed + 5 and not self._down:
+            self._probed = now
+            for component in self.stack.hung():
+                self.stack.kill(component, with_children=True)
         for processes, until in list(self._frozen.items()):
             if now >= until:
                 for pid in processes:

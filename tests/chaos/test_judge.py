@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +26,7 @@ def request(operation: str, at: float, *, fault: str | None = None, status: int 
     return {"operation": operation, "wall": at, "fault": fault, "status": status}
 
 
-def singles(*, called: list[str], requests: list[dict[str, Any]], ends: list[str | None]) -> Evidence:
+def singles(*, called: list[str], requests: list[dict[str, Any]], ends: Sequence[str | None]) -> Evidence:
     """A submission that succeeded, one request a second; it reports as rejected whoever was not called."""
     calls = [call(phone) for phone in called]
     handle = {
@@ -98,7 +99,9 @@ def test_a_rejection_is_believed_where_a_400_was_injected() -> None:
         pytest.param([INJECTED_400], ACCEPTED, id="the-process-says-accepted"),
     ],
 )
-def test_a_rejection_without_its_400_is_a_lost_person(requests: list[dict[str, Any]], ends: list[str | None]) -> None:
+def test_a_rejection_without_its_400_is_a_lost_person(
+    requests: list[dict[str, Any]], ends: Sequence[str | None]
+) -> None:
     verdict = judge(singles(called=[PEOPLE[0], *PEOPLE[2:]], requests=requests, ends=ends))
     assert verdict.lost == [PEOPLE[1]]
 

@@ -52,7 +52,7 @@ class Attempt:
             return False
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(self.pid)
-            return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= self.began
+            return bool(process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= self.began)
         return False
 
 

@@ -5,6 +5,8 @@ the file's name ends with what to do. Taking an order is a rename, so that each 
 in ``$CHAOS_TRAIL`` what became of each request that dials, for the judge (``tests/chaos/trail.py``).
 """
 
+from __future__ import annotations
+
 import importlib.abc
 import importlib.machinery
 import json
@@ -12,11 +14,14 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
+from typing import Any
 
 ORDERS = os.environ.get("CHAOS_ORDERS", "")
 
 
-def pass_by(boundary):
+def pass_by(boundary: str) -> None:
     """A task's process comes to a boundary of its submission."""
     waiting = os.path.join(ORDERS, boundary)
     try:
@@ -34,10 +39,8 @@ def pass_by(boundary):
         return
 
 
-def carry_out(what):
-    task, supervisor = os.getpid(), os.getppid()
-    if os.readlink(f"/proc/{supervisor}/cwd") != os.getcwd():
-        supervisor = None  # it died before, and somebody else's process has inherited the task
+def carry_out(what: str) -> None:
+    task, supervisor = os.getpid(), living_supervisor()
     match what:
         case "kill":
             send_signal(signal.SIGKILL, task)
@@ -52,13 +55,22 @@ def carry_out(what):
             time.sleep(0.1)
 
 
-def send_signal(number, *processes):
+def living_supervisor() -> int | None:
+    """The parent, unless it died before and somebody else's process has inherited this one."""
+    parent = os.getppid()
+    try:
+        return parent if os.readlink(f"/proc/{parent}/cwd") == os.getcwd() else None
+    except OSError:
+        return None
+
+
+def send_signal(number: int, *processes: int | None) -> None:
     for process in processes:
         if process is not None:
             os.kill(process, number)
 
 
-def witness(part, how):
+def witness(part: int, how: str) -> None:
     """Write down what a task's process does with a request."""
     from airflow.sdk import get_current_context
 
@@ -69,8 +81,8 @@ def witness(part, how):
     os.close(trail)
 
 
-def around(before, function, after):
-    def wrapper(*args, **kwargs):
+def around(before: str | None, function: Callable[..., Any], after: str | None) -> Callable[..., Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
         if before:
             pass_by(before)
         result = function(*args, **kwargs)
@@ -81,7 +93,7 @@ def around(before, function, after):
     return wrapper
 
 
-def set_boundaries(submission):
+def set_boundaries(submission: Any) -> None:
     """Called when the operators' module was loaded."""
     from airflow_provider_volubile import dialling
     from airflow_provider_volubile.api import transport, wire
@@ -92,7 +104,7 @@ def set_boundaries(submission):
 
     begin = Journal.begin
 
-    def witnessed(self, part, **details):
+    def witnessed(self: Any, part: int, **details: Any) -> None:
         witness(part, "begin")
         try:
             begin(self, part, **details)
@@ -107,13 +119,13 @@ def set_boundaries(submission):
     Operator = submission.SubmissionOperator
     Operator._wait = around("before-wait", Operator._wait, None)
 
-    sending = []
+    sending: list[int] = []
     for dialler in (dialling.CampaignDialler, dialling.BulkDialler, dialling.SingleDialler):
 
-        def send(self, number, part, original=dialler.send):
+        def send(self: Any, number: int, part: Any, original: Any = dialler.send) -> Sequence[str]:
             sending.append(number)
             try:
-                ids = original(self, number, part)
+                ids: Sequence[str] = original(self, number, part)
             except BaseException as error:
                 witness(number, type(error).__name__)
                 raise
@@ -122,27 +134,27 @@ def set_boundaries(submission):
             witness(number, "accepted")
             return ids
 
-        dialler.send = send
+        dialler.send = send  # type: ignore[method-assign]
 
     class Body(transport._Body):
-        def __iter__(self):
+        def __iter__(self) -> Iterator[bytes]:
             yield from super().__iter__()
             if sending:  # it was handed to the network; the answer is still to come
                 pass_by("before-answer")
 
-    transport._Body = Body
+    transport._Body = Body  # type: ignore[misc]
 
     set_forgetfulness(Operator, dialling)
 
 
-def set_forgetfulness(operator, dialling):
+def set_forgetfulness(operator: Any, dialling: Any) -> None:
     """Let the protection be switched off: every try begins with an empty store and looks for nothing."""
     check = operator._check_parameters
 
-    def is_forgetful():
+    def is_forgetful() -> bool:
         return os.path.exists(os.path.join(ORDERS, "forget"))
 
-    def forgetful_check(self):
+    def forgetful_check(self: Any) -> None:
         from airflow.sdk import get_current_context
 
         if is_forgetful():
@@ -152,13 +164,13 @@ def set_forgetfulness(operator, dialling):
     operator._check_parameters = forgetful_check
     for dialler in (dialling.CampaignDialler, dialling.CallDialler):
 
-        def traces(self, parts, since, original=dialler.traces):
+        def traces(self: Any, parts: Any, since: Any, original: Any = dialler.traces) -> bool:
             return not is_forgetful() and original(self, parts, since)
 
         dialler.traces = traces
 
 
-def preload(_):
+def preload(_: Any) -> None:
     """What tasks import anyway is imported once, by whoever forks them: tests are many and processors few."""
     for module in (
         "phonenumbers",
@@ -179,16 +191,16 @@ def preload(_):
 class WhenLoaded(importlib.abc.MetaPathFinder):
     """Calls a function once a module was loaded."""
 
-    def __init__(self, name, function):
+    def __init__(self, name: str, function: Callable[[ModuleType], None]) -> None:
         self.name, self.function = name, function
 
-    def find_spec(self, fullname, path, target=None):
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
         if fullname != self.name:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         run = spec.loader.exec_module
 
-        def exec_module(module):
+        def exec_module(module: ModuleType) -> None:
             run(module)
             self.function(module)
 
