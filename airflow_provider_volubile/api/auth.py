@@ -21,7 +21,6 @@ from typing import Any, Protocol
 from airflow_provider_volubile.api.routes import DASHBOARD, Route
 from airflow_provider_volubile.api.tokens import HEADER_SAFE, Mint, TokenCache, TokenIdentity, said
 from airflow_provider_volubile.exceptions import VolubileAuthError, VolubileInputError
-from airflow_provider_volubile.masking import mask_secrets
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +81,9 @@ class Identity(Protocol):
     def refusal(self, operation: str, status: int, reason: str) -> VolubileAuthError:
         """The error to raise after a 401 with nothing left to try, or after a 403."""
 
-    def scrub(self, text: str) -> str:
-        """Take our secrets out of a text that came from the server."""
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must be taken out of whatever comes from the server."""
 
 
 def identify(credentials: Credentials, base_url: str, mint: Mint) -> Callable[[Route], Identity]:
@@ -187,8 +187,9 @@ class KeyIdentity:
             status=status,
         )
 
-    def scrub(self, text: str) -> str:
-        return mask_secrets(text, self._pair.keys)
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        return self._pair.keys
 
 
 def _forget() -> None:

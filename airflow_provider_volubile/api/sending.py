@@ -13,9 +13,9 @@ import math
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -36,6 +36,7 @@ from airflow_provider_volubile.exceptions import (
     VolubileUnavailable,
     VolubileUnknownOutcome,
 )
+from airflow_provider_volubile.masking import HIDDEN, mask_secrets
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ _CHECK_BEFORE_SENDING_AGAIN = (
 
 _COUNT = re.compile(r"[0-9]{1,9}")
 _LONGEST_PAUSE = 20.0  # seconds, unless the server asks for more
+_RECOGNISABLE = 12  # characters of a secret that stand for nothing else in an answer
 
 
 class Window(Protocol):
@@ -161,9 +163,12 @@ class Sender:
             if answer.status != 401 or identity is None:
                 break
             if not identity.refused():
-                raise identity.refusal(message.route.operation, 401, identity.scrub(wire.server_message(answer.body)))
+                raise identity.refusal(
+                    message.route.operation, 401, mask_secrets(wire.server_message(answer.body), identity.secrets)
+                )
         if identity is not None:
             identity.answered(answer.status)
+            answer = _without(identity.secrets, answer)
         return _judge(message, identity, answer)
 
     def _exchange(self, message: Message, identity: Identity | None, body: bytes | None) -> Answer:
@@ -267,6 +272,15 @@ def _failure(state: RetryCallState) -> _Again:
     return failure
 
 
+def _without(secrets: Iterable[str], answer: Answer) -> Answer:
+    """An answer that does not repeat who asked: its texts go to XCom and to files, which nothing masks."""
+    body = answer.body
+    for secret in secrets:
+        if body and len(secret) >= _RECOGNISABLE:
+            body = body.replace(secret.encode(), HIDDEN.encode())
+    return answer if body == answer.body else replace(answer, body=body)
+
+
 def _judge(message: Message, identity: Identity | None, answer: Answer) -> Answer:
     """Return a success; raise what anything else means."""
     route, status = message.route, answer.status
@@ -283,7 +297,7 @@ def _judge(message: Message, identity: Identity | None, answer: Answer) -> Answe
         return answer
     reason = wire.server_message(answer.body)
     if identity is not None:
-        reason = identity.scrub(reason)
+        reason = mask_secrets(reason, identity.secrets)
     said = f": {reason}" if reason else ""
     if status == 429:
         raise _Again(

@@ -22,7 +22,6 @@ import jwt
 from airflow_provider_volubile.api.models import IssuedToken
 from airflow_provider_volubile.api.routes import DASHBOARD
 from airflow_provider_volubile.exceptions import VolubileAuthError, VolubileError
-from airflow_provider_volubile.masking import mask_secrets
 
 #: Longest time a token is used for without asking again, in seconds, whatever it claims.
 LONGEST_LIFE = 24 * 3600.0
@@ -215,5 +214,6 @@ class TokenIdentity:
             status=status,
         )
 
-    def scrub(self, text: str) -> str:
-        return mask_secrets(text, self._keys if self._token is None else (self._token.value, *self._keys))
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        return self._keys if self._token is None else (self._token.value, *self._keys)

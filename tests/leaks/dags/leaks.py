@@ -1,0 +1,221 @@
+"""Every operator, sensor, trigger and notifier, on its way to success and to failure, with planted people."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, Asset, BaseOperator, task
+
+from airflow_provider_volubile.hooks.volubile import VolubileHook
+from airflow_provider_volubile.notifications.call import VolubileCallNotifier
+from airflow_provider_volubile.operators.agents import VolubileUpdateAgentOperator
+from airflow_provider_volubile.operators.calls import (
+    VolubileBulkCallsOperator,
+    VolubileCreateCallOperator,
+    VolubileGetTranscriptOperator,
+)
+from airflow_provider_volubile.operators.campaigns import (
+    VolubileCreateCampaignOperator,
+    VolubileUpdateCampaignStatusOperator,
+)
+from airflow_provider_volubile.operators.exports import (
+    VolubileExportCallsOperator,
+    VolubileExportRecordingsOperator,
+    VolubileExportTranscriptsOperator,
+)
+from airflow_provider_volubile.sensors.calls import VolubileCallsSensor
+from airflow_provider_volubile.sensors.campaigns import VolubileCampaignSensor
+from airflow_provider_volubile.simulator import FOLLOW_UP_AGENT_ID, REMINDER_AGENT_ID
+from tests.leaks import planted
+from tests.leaks.careless import CarelessOperator
+
+FOLDER = planted.folder()
+OUTPUT = FOLDER / "output"
+UNKNOWN_ID = "11111111-2222-3333-4444-555555555555"
+CAMPAIGN: dict[str, Any] = {"name": "Winter tyres", "time_slots": ["09:00-12:00"], "agent_id": REMINDER_AGENT_ID}
+CALLS: dict[str, Any] = {"agent_id": REMINDER_AGENT_ID, "default_region": "FR"}
+SOON: dict[str, Any] = {"poll_interval": 1}
+
+
+def dag(name: str, **settings: Any) -> DAG:
+    macros = {
+        "people": lambda: [
+            {"phone": phone, "note": f"or {phone}", "firstName": "Marc"} for phone in planted.rendered_numbers()[1:]
+        ],
+        "somebody": lambda: planted.rendered_numbers()[0],
+        "no_number": (FOLDER / "rejected.txt").read_text,
+    }
+    return DAG(name, schedule=None, user_defined_macros=macros, render_template_as_native_obj=True, **settings)
+
+
+def notifier(connection: str) -> VolubileCallNotifier:
+    return VolubileCallNotifier(phone="{{ somebody() }}", volubile_conn_id=connection, **CALLS)
+
+
+def works(connection: str, is_first: bool) -> None:
+    """All there is. Where things wait in two ways, the two Dags do it each in the other one."""
+    # Airflow sometimes takes a task for lost that is resumed soon after it was deferred: it tries again, we go on.
+    common: dict[str, Any] = {"volubile_conn_id": connection, "retries": 2, "retry_delay": timedelta(seconds=1)}
+    output = OUTPUT / connection
+    file = str(FOLDER / "people.csv")
+    campaign = VolubileCreateCampaignOperator(
+        task_id="campaign",
+        recipients=file,
+        outcomes_path=str(output / "campaign.jsonl.gz"),
+        wait_for="transcript",
+        deferrable=True,
+        **(CAMPAIGN | SOON | common),
+    )
+    bulk = VolubileBulkCallsOperator(
+        task_id="bulk",
+        recipients="{{ people() }}",
+        outcomes_path=str(output / "bulk.csv"),
+        deferrable=True,
+        **(CALLS | SOON | common),
+    )
+    call = VolubileCreateCallOperator(
+        task_id="call",
+        phone="{{ somebody() }}",
+        call_context={"firstName": "Lucie", "reachable": "{{ somebody() }}"},
+        deferrable=True,
+        on_success_callback=notifier(connection),
+        **(CALLS | SOON | common),
+    )
+
+    @task
+    def hand_over() -> str:
+        token = VolubileHook(connection).issue_token(["calls:read"])
+        print(token, token.token)
+        return repr(token)
+
+    def in_its_worker() -> BaseOperator:
+        if is_first:
+            return VolubileCreateCampaignOperator(
+                task_id="in_its_worker", recipients=file, **(CAMPAIGN | SOON | common)
+            )
+        return VolubileBulkCallsOperator(
+            task_id="in_its_worker", recipients="{{ people() }}", submit_as="single", **(CALLS | SOON | common)
+        )
+
+    (
+        [campaign, bulk, call]
+        >> EmptyOperator(task_id="over")
+        >> [
+            hand_over(),
+            in_its_worker(),
+            VolubileCampaignSensor(
+                task_id="campaign_sensor", campaign=campaign.output, poke_interval=1, deferrable=is_first, **common
+            ),
+            VolubileCallsSensor(
+                task_id="calls_sensor", calls=bulk.output, poke_interval=1, deferrable=not is_first, **common
+            ),
+            VolubileGetTranscriptOperator(
+                task_id="transcript", call_id="{{ ti.xcom_pull('call')['call_ids'][0] }}", **common
+            ),
+            VolubileExportCallsOperator(
+                task_id="export_calls",
+                output_path=str(output / "calls"),
+                interval_start="{{ dag_run.run_after - macros.timedelta(days=1) }}",
+                interval_end="{{ macros.datetime.now(macros.dateutil.tz.UTC) }}",
+                **common,
+            ),
+            VolubileExportTranscriptsOperator(
+                task_id="export_transcripts", calls=bulk.output, output_path=str(output / "transcripts"), **common
+            ),
+            VolubileExportRecordingsOperator(
+                task_id="export_recordings", calls=bulk.output, output_path=str(output / "recordings"), **common
+            ),
+            VolubileUpdateCampaignStatusOperator(
+                task_id="pause_campaign", campaign_id=campaign.output, status="PAUSED", **common
+            ),
+            VolubileUpdateAgentOperator(
+                task_id="change_agent", agent_id=FOLLOW_UP_AGENT_ID, changes={"recordable": False}, **common
+            ),
+        ]
+    )
+
+
+for number, mode in enumerate(planted.MODES):
+    with dag(f"works_with_{mode}"):
+        works(mode, is_first=number == 0)
+
+
+def fails(connection: str, *only: str) -> None:
+    """All there is, or some of it, each for itself."""
+    people = {"recipients": str(FOLDER / "failing.csv"), "confirmation_timeout": 1}
+    soon = {"timeout": 2, "poke_interval": 1}
+    output = {"output_path": str(OUTPUT / connection)}
+    handle: Any = {
+        "kind": "campaign",
+        "campaigns": [{"id": UNKNOWN_ID, "name": "Winter tyres", "recipients": 3}],
+        "recipients": 3,
+        "submitted_at": "2026-01-01T00:00:00+00:00",
+        "redial": None,
+    }
+    operators: dict[str, tuple[type[BaseOperator], dict[str, Any]]] = {
+        "campaign": (VolubileCreateCampaignOperator, CAMPAIGN | people | {"default_region": "FR"}),
+        "bulk": (VolubileBulkCallsOperator, CALLS | people),
+        "single": (VolubileBulkCallsOperator, CALLS | people | {"submit_as": "single", "deferrable": True}),
+        "call": (
+            VolubileCreateCallOperator,
+            CALLS
+            | {"phone": "{{ somebody() }}", "call_context": {"or": "{{ somebody() }}"}, "confirmation_timeout": 1},
+        ),
+        "campaign_sensor": (VolubileCampaignSensor, soon | {"campaign": handle, "deferrable": True}),
+        "calls_sensor": (VolubileCallsSensor, soon | {"calls": [UNKNOWN_ID]}),
+        "transcript": (VolubileGetTranscriptOperator, {"call_id": UNKNOWN_ID, "timeout": 1, "poll_interval": 1}),
+        "export_calls": (VolubileExportCallsOperator, output),
+        "export_transcripts": (
+            VolubileExportTranscriptsOperator,
+            output | {"calls": UNKNOWN_ID, "transcript_timeout": 1, "max_missing": 0},
+        ),
+        "export_recordings": (VolubileExportRecordingsOperator, output | {"calls": UNKNOWN_ID, "max_missing": 0}),
+        "pause_campaign": (VolubileUpdateCampaignStatusOperator, {"campaign_id": UNKNOWN_ID, "status": "PAUSED"}),
+        "change_agent": (VolubileUpdateAgentOperator, {"agent_id": UNKNOWN_ID, "changes": {"active": False}}),
+    }
+    for name, (operator, parameters) in operators.items():
+        if not only or name in only:
+            operator(task_id=name, volubile_conn_id=connection, **parameters)
+
+
+for connection, only in planted.FAILING.items():
+    with dag(f"fails_with_{connection}", on_failure_callback=notifier(connection)):
+        fails(connection, *only)
+
+with dag("fails_on_a_service_that_works"):
+    lost = CALLS | {"volubile_conn_id": "lost", "recipients": str(FOLDER / "failing.csv"), "confirmation_timeout": 1}
+    # The answers to these requests are lost.
+    VolubileCreateCampaignOperator(task_id="unknown", **(lost | CAMPAIGN))
+    VolubileBulkCallsOperator(task_id="asks", on_unknown="ask", deferrable=True, **lost)
+    known = CALLS | {"volubile_conn_id": "keys"}
+    rejected = str(FOLDER / "rejected.csv")
+    VolubileBulkCallsOperator(task_id="nobody_to_call", recipients=rejected, **(known | {"default_region": None}))
+    VolubileCreateCallOperator(task_id="no_number", phone="{{ no_number() }}", **known)
+    # Nobody hangs up before these end.
+    VolubileBulkCallsOperator(task_id="too_long", recipients="{{ people() }}", timeout=1, **(known | SOON))
+    VolubileCreateCampaignOperator(
+        task_id="stopped",
+        recipients=str(FOLDER / "people.csv"),
+        deferrable=True,
+        volubile_conn_id="keys",
+        **(CAMPAIGN | SOON),
+    )
+
+
+# Everything that must be found, each in a place of its own.
+print(planted.spelled("parsing"))
+with DAG(
+    "careless",
+    schedule=None,
+    doc_md=str(planted.spelled("dag")),
+    user_defined_macros={"shown": lambda: planted.spelled("rendered")},
+):
+    CarelessOperator(task_id="tells", shown="{{ shown() }}", outlets=[Asset("careless")])
+
+    @task
+    def raises() -> None:
+        raise ValueError(f"no answer: {planted.spelled('exception')}")
+
+    raises()

@@ -1,0 +1,261 @@
+"""Driving everything through a whole Airflow, and searching all it keeps and shows afterwards."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+from cryptography.fernet import Fernet
+
+from airflow_provider_volubile.simulator import Simulator
+from tests.leaks import places, planted
+from tests.leaks.search import Hit, Search, token_secrets
+from tests.leaks.servers import Echo, Listener
+from tests.live import LiveAirflow, free_port
+
+ROOT = Path(__file__).parents[2]
+#: A plugin that only saves time: tasks are forked from the scheduler, and need not import all this one by one.
+WARM = """
+import sys
+if "scheduler" in sys.argv:
+    import airflow.providers.standard.decorators.python, airflow.providers.standard.operators.empty
+    import airflow.sdk.execution_time.task_runner, phonenumbers
+    import airflow_provider_volubile.api.client, airflow_provider_volubile.operators.agents
+    import airflow_provider_volubile.operators.campaigns, airflow_provider_volubile.operators.exports
+    import airflow_provider_volubile.notifications.call, airflow_provider_volubile.sensors.calls
+    import airflow_provider_volubile.sensors.campaigns, airflow_provider_volubile.simulator
+"""
+WORKING = [f"works_with_{mode}" for mode in planted.MODES]
+FAILING = [f"fails_with_{connection}" for connection in planted.FAILING]
+FAULTY = "fails_on_a_service_that_works"
+CARELESS = "careless"
+#: Tasks that are deferred at the same time, for the look at the database while they are.
+WAITING = [
+    *((dag, task) for dag in WORKING for task in ("campaign", "bulk", "call")),
+    (FAULTY, "stopped"),
+    (CARELESS, "tells"),
+]
+#: Keys may stand in connections only, encrypted; numbers in exported files only, which are what they are for.
+KEYS_ALLOWED = re.compile(r"(db|waiting) connection\.(password|extra) ")
+NUMBERS_ALLOWED = re.compile(r"export ")
+
+
+@dataclass
+class Found:
+    """What a run came to.
+
+    :param hits: whatever was found, also what stands there on purpose.
+    :param count: how much was searched.
+    :param states: of every task, by Dag and task.
+    :param triggers: classes of the triggers that were in the database while tasks waited.
+    :param told: what the failing services were told.
+    :param tokens: those that went over the wire.
+    :param tested: what the tests of the connections answered.
+    :param rendered: rendered fields as the REST API shows them, by Dag and task.
+    """
+
+    hits: list[Hit] = field(default_factory=list)
+    count: Counter[str] = field(default_factory=Counter)
+    states: dict[tuple[str, str], str] = field(default_factory=dict)
+    triggers: set[str] = field(default_factory=set)
+    told: list[str] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+    tested: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    rendered: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def echoed_tokens(self) -> list[str]:
+        """Those that a failing service was shown, and so repeated."""
+        return [token for token in self.tokens if any(token in told for told in self.told)]
+
+    @property
+    def leaks(self) -> list[Hit]:
+        """What must not be there."""
+        return [hit for hit in self.hits if not hit.what.startswith("canary") and not self._is_allowed(hit)]
+
+    def places_of(self, canary: planted.Canary, what: str) -> set[str]:
+        """Where the ``secret`` or the ``number`` that was leaked on purpose was found."""
+        return {hit.place for hit in self.hits if hit.what == f"canary {canary.name} {what}"}
+
+    def report(self) -> str:
+        """The figures."""
+        count, states = self.count, Counter(self.states.values())
+        controls = {hit.what for hit in self.hits if hit.what.startswith("canary")}
+        return f"""\
+planted    {len(planted.KEYS)} API keys, {len(self.tokens)} tokens, {len(planted.NUMBERS)} numbers
+driven     {len(self.states)} tasks: {states["success"]} succeeded, {states["failed"]} failed; logging level DEBUG
+           {len(self.tested)} tests of connections; {len(self.told)} requests that a service repeated in its answer
+searched   {count["files"]} files: logs, output of the components, the database; {count["bytes of files"]:,} bytes
+           {count["tables"]} tables, while tasks waited and after: {count["columns"]} columns, {count["rows"]:,} rows
+           {count["REST answers"]} REST answers of {count["REST routes"]} routes; {count["bytes answered"]:,} bytes
+           {count["exports"]} exported files, for secrets
+controls   {2 * len(planted.CANARIES)} secrets and numbers leaked on purpose; {len(controls)} found
+hits       {len(self.leaks)}
+"""
+
+    @staticmethod
+    def _is_allowed(hit: Hit) -> bool:
+        if hit.what in planted.KEYS:
+            return bool(KEYS_ALLOWED.match(hit.place))
+        return hit.what != "token" and bool(NUMBERS_ALLOWED.match(hit.place))
+
+
+def drive_and_search(folder: Path) -> Found:
+    """Run everything and search; takes about a minute.
+
+    :param folder: an empty one.
+    """
+    found = Found()
+    home, people = folder / "airflow", folder / "people"
+    (home / "plugins").mkdir(parents=True)
+    (home / "plugins" / "warm.py").write_text(WARM)
+    people.mkdir()
+    planted.write_files(people)
+    fernet_key = Fernet.generate_key().decode()
+    environment = {
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
+        "AIRFLOW__CORE__FERNET_KEY": fernet_key,
+        "AIRFLOW__CORE__PARALLELISM": "8",
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "LEAKS_FOLDER": str(people),
+        "PYTHONPATH": str(ROOT),
+    }
+    with _services() as services:
+        airflow = LiveAirflow(home, ROOT / "tests" / "leaks" / "dags", environment=environment)
+        with airflow:
+            runs = _drive(airflow, services, people, found)
+            found.tokens = services.listener.tokens + services.echo.tokens
+            found.told = services.echo.told
+            search = Search(_secrets(found.tokens), _numbers())
+
+            def look(texts: places.Texts) -> None:
+                for place, text in texts:
+                    found.count["characters"] += len(text)
+                    found.hits.extend(search.look(place, text))
+
+            database = home / "airflow.db"
+            look(places.answers(airflow, places.objects(database), found.count))
+            for dag, run in runs.items():
+                for task in airflow.api("GET", f"/dags/{dag}/dagRuns/{run}/taskInstances")["task_instances"]:
+                    found.rendered[dag, task["task_id"]] = task["rendered_fields"]
+    look(places.database(database, fernet_key, found.count))
+    look(places.database(folder / "waiting.db", fernet_key, found.count, name="waiting"))
+    look(places.files(home, found.count))
+    look(places.files(people / "output", found.count, kind="export"))
+    return found
+
+
+@dataclass(frozen=True)
+class _Services:
+    """:param works: nobody hangs up until it is told so. :param lost: takes what is sent and never says so."""
+
+    works: Simulator
+    lost: Simulator
+    listener: Listener
+    echo: Echo
+
+    def connections(self) -> Iterator[dict[str, Any]]:
+        good, refused = (planted.PRIMARY, planted.SECONDARY), (planted.REFUSED_PRIMARY, planted.REFUSED_SECONDARY)
+        yield _connection("keys", self.listener.url, *good)
+        # Its first key is refused, so that every process has to find that the second one works.
+        yield _connection("tokens", self.listener.url, planted.REFUSED_PRIMARY, planted.SECONDARY, auth="bearer")
+        yield _connection("refused", self.listener.url, *refused)
+        yield _connection("lost", self.lost.url, *good)
+        yield _connection("unreachable", f"http://127.0.0.1:{free_port()}", *good)
+        yield _connection("echo_400", f"{self.echo.url}/400", *good)
+        yield _connection("echo_401", f"{self.echo.url}/401", *good)
+        yield _connection("echo_503", f"{self.echo.url}/503", *good, auth="bearer")
+        yield _connection("echo_200", f"{self.echo.url}/200", *good, auth="bearer")
+
+
+def _connection(name: str, host: str, primary: str, secondary: str, auth: str = "api_key") -> dict[str, Any]:
+    extra = json.dumps({"secondary_api_key": secondary, "auth": auth})
+    return {"connection_id": name, "conn_type": "volubile", "host": host, "password": primary, "extra": extra}
+
+
+@contextmanager
+def _services() -> Iterator[_Services]:
+    settings: dict[str, Any] = {"primary_key": planted.PRIMARY, "secondary_key": planted.SECONDARY}
+    settings |= {"speed": 0, "ignore_windows": True, "limit": 100_000, "recording_answer": "redirect"}
+    with ExitStack() as stack:
+        works = stack.enter_context(Simulator(seed=11, **settings))
+        works.outcomes({"*": ["COMPLETED"]})
+        lost = stack.enter_context(Simulator(seed=12, **settings))
+        for operation in ("createCampaign", "createBulkCalls"):
+            lost.fault(operation, "drop", accept=False, times=None)
+        yield _Services(works, lost, stack.enter_context(Listener(works.url)), stack.enter_context(Echo()))
+
+
+def _drive(airflow: LiveAirflow, services: _Services, people: Path, found: Found) -> dict[str, str]:
+    """Run all Dags to their ends, and copy the database while most tasks wait. Returns the runs, by Dag."""
+    database = airflow.home / "airflow.db"
+
+    def reached(tasks: Iterable[tuple[str, str]], *wanted: str) -> bool:
+        found.states = _states(database)
+        assert not [task for task in tasks if found.states.get(task) in ("failed", "success") and task[1] != "too_long"]
+        return all(found.states.get(task) in wanted for task in tasks)
+
+    for connection in services.connections():
+        airflow.api("POST", "/connections", json=connection)
+    runs = {dag: airflow.trigger(dag) for dag in (*WORKING, FAULTY)}
+    runs[CARELESS] = airflow.trigger(CARELESS, **planted.spelled("conf"))
+    runs |= {dag: airflow.trigger(dag) for dag in FAILING}
+    _be_careless(airflow)
+    for connection in services.connections():
+        found.tested[connection["connection_id"]] = airflow.api("POST", "/connections/test", json=connection)
+
+    airflow.wait_until(lambda: reached(WAITING, "deferred"), 300)
+    # A trigger that the triggerer has not taken up yet does not learn that its task was stopped.
+    airflow.wait_until(lambda: any(airflow.home.glob("logs/*/*/task_id=stopped/*.trigger.*")), 120)
+    with closing(sqlite3.connect(database)) as live, closing(sqlite3.connect(people.parent / "waiting.db")) as copy:
+        live.backup(copy)
+        found.triggers = {name.rpartition(".")[2] for (name,) in copy.execute("SELECT classpath FROM trigger")}
+    (people / "looked_at").touch()
+    stopped = f"/dags/{FAULTY}/dagRuns/{runs[FAULTY]}/taskInstances/stopped"
+    airflow.api("PATCH", stopped, json={"new_state": "failed"})
+    airflow.wait_until(
+        lambda: "PAUSED" in {campaign["status"] for campaign in services.works.state()["campaigns"]}, 120
+    )
+    airflow.wait_until(lambda: reached([(FAULTY, "too_long")], "failed"), 120)
+    services.works.configure(speed=600)
+    airflow.wait_until(lambda: reached([(FAULTY, "asks")], "awaiting_input"), 120)
+    asks = f"/dags/{FAULTY}/dagRuns/{runs[FAULTY]}/taskInstances/asks/-1/hitlDetails"
+    airflow.api("PATCH", asks, json={"chosen_options": ["Stop"], "params_input": {"id": ""}})
+    for dag, run in runs.items():
+        airflow.wait_for(dag, run, timeout=300)
+    found.states = _states(database)
+    return runs
+
+
+def _be_careless(airflow: LiveAirflow) -> None:
+    """Leak, on purpose, what no task can."""
+    airflow.api("POST", "/variables", json={"key": "careless", "value": str(planted.spelled("variable"))})
+    login = {"connection_id": "careless", "conn_type": "volubile", "login": str(planted.spelled("login"))}
+    airflow.api("POST", "/connections", json=login)
+    requests.get(f"{airflow.url}/api/v2/version", params=planted.spelled("api_log"), timeout=60)
+
+
+def _states(database: Path) -> dict[tuple[str, str], str]:
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=60)) as connection:
+        rows = connection.execute("SELECT dag_id, task_id, state FROM task_instance")
+        return {(dag, task): state for dag, task, state in rows}
+
+
+def _secrets(tokens: Iterable[str]) -> dict[str, str]:
+    return (
+        {key: name for name, key in planted.KEYS.items()}
+        | {token_secrets(token): "token" for token in tokens}
+        | {canary.secret: f"canary {canary.name} secret" for canary in planted.CANARIES.values()}
+    )
+
+
+def _numbers() -> dict[str, str]:
+    return planted.NUMBERS | {canary.number: f"canary {canary.name} number" for canary in planted.CANARIES.values()}

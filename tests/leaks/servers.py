@@ -1,0 +1,106 @@
+"""Who is on the other end: a service that says aloud whatever it is told, and a listener before one that works."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import jwt
+
+_AGENT = re.compile(r"/\d+/v1/agents/[0-9a-f-]+")
+_AN_ID = "11111111-2222-3333-4444-555555555555"
+
+
+class Listener(ThreadingHTTPServer):
+    """Hands everything on to ``service``, and remembers the tokens that go over the wire."""
+
+    daemon_threads = True
+
+    def __init__(self, service: str = "") -> None:
+        super().__init__(("127.0.0.1", 0), _HandOn if service else _SayAloud)
+        self.service = service
+        self.tokens: list[str] = []
+        self.told: list[str] = []
+        threading.Thread(target=self.serve_forever, args=(0.1,), daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Echo(Listener):
+    """Answers ``/<status>/v1/…`` with that status and texts that repeat the request, credentials and numbers and all.
+
+    A single agent is shown as it should be, so that operators come as far as to send people, and tokens are issued.
+    """
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Listener
+
+    def read(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def write(self, status: int, content: bytes, headers: dict[str, str], reason: str | None = None) -> None:
+        self.send_response(status, reason)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing."""
+
+
+class _HandOn(_Handler):
+    def answer(self) -> None:
+        service = http.client.HTTPConnection(urlsplit(self.server.service).netloc, timeout=60)
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
+        try:
+            service.request(self.command, self.path, self.read(), headers)
+            response = service.getresponse()
+            content = response.read()
+        except (http.client.HTTPException, OSError):
+            return  # without an answer, as the service did
+        finally:
+            service.close()
+        if self.path.endswith("/auth/token") and response.status < 300:
+            self.server.tokens.append(json.loads(content)["token"])
+        own = ("content-length", "connection", "transfer-encoding", "date", "server")
+        self.write(response.status, content, {k: v for k, v in response.getheaders() if k.lower() not in own})
+
+    do_GET = do_POST = do_PATCH = answer
+
+
+class _SayAloud(_Handler):
+    def answer(self) -> None:
+        body = self.read().decode()
+        credential = self.headers.get("X-Api-Key") or str(self.headers.get("Authorization"))
+        status = int(self.path.split("/")[1])
+        told = f"{credential} may not do this: {unquote(self.path)} {body}"
+        names = ("message", "error", "title", "name", "status", "phone", "campaign", "summary", "action", "time")
+        data: Any = dict.fromkeys(names, told) | {"id": _AN_ID, "detail": [told], credential: told}
+        if self.path.endswith("/auth/token"):
+            # No two tokens are the same.
+            claims = {"iss": "echo", "exp": time.time() + 900, "jti": f"{len(self.server.tokens)} {time.time_ns()}"}
+            status, data = 200, {"token": jwt.encode(claims, "no secret of anybody's, only long enough")}
+            self.server.tokens.append(data["token"])
+        elif self.command == "GET" and _AGENT.fullmatch(self.path):
+            status, data = 200, {"id": self.path.rpartition("/")[2], "name": told, "type": "OUTBOUND"}
+        else:
+            self.server.told.append(told)
+            if self.path.endswith("/transcript"):
+                data = [data | {"actor": told}]
+            elif self.command == "GET":
+                data = data | {"content": [data], "page": 1, "totalPages": 1}
+        headers = {"Content-Type": "application/json", "X-Told": credential}
+        self.write(status, json.dumps(data).encode(), headers, reason=f"{credential} is heard")
+
+    do_GET = do_POST = do_PATCH = answer

@@ -1,0 +1,158 @@
+"""Nothing leaks: everything is driven at DEBUG level, then everything Airflow keeps and shows is searched."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import re
+from collections import Counter
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from tests.leaks import places, planted
+from tests.leaks.drive import FAILING, FAULTY, WORKING, Found, drive_and_search
+from tests.leaks.search import Search
+
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900), pytest.mark.xdist_group("leaks")]
+
+KEY = planted.PRIMARY
+NUMBER = planted.IN_FILE[0]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    return drive_and_search(tmp_path_factory.mktemp("leaks"))
+
+
+def test_nothing_leaks(found: Found) -> None:
+    print(found.report())
+    assert {f"{hit.what} in {hit.place}": hit.text for hit in found.leaks} == {}
+
+
+@pytest.mark.parametrize("what", ["secret", "number"])
+@pytest.mark.parametrize("canary", planted.CANARIES.values(), ids=planted.CANARIES)
+def test_a_leak_in_any_kind_of_place_is_found(canary: planted.Canary, what: str, found: Found) -> None:
+    places = found.places_of(canary, what)
+    for expected in canary.found_in:
+        assert any(re.match(expected, place) for place in places), f"{expected}: only in {sorted(places)}"
+
+
+def test_the_keys_are_found_where_they_are_kept(found: Found) -> None:
+    kept = {(hit.what, hit.place) for hit in found.hits if hit.place.startswith("db connection.")}
+    assert {
+        ("primary key", "db connection.password keys"),
+        ("secondary key", "db connection.extra keys"),
+        ("refused primary key", "db connection.password refused"),
+        ("refused secondary key", "db connection.extra refused"),
+    } <= kept
+
+
+def test_numbers_are_found_in_the_exports(found: Found) -> None:
+    assert {"number of a file", "number from a template"} <= {
+        hit.what for hit in found.hits if hit.place.startswith("export ")
+    }
+
+
+def test_everything_succeeds_in_both_modes_of_the_connection(found: Found) -> None:
+    for dag in WORKING:
+        states = {task: state for (of, task), state in found.states.items() if of == dag}
+        assert len(states) == 14
+        assert set(states.values()) == {"success"}, states
+    assert {"VolubileCampaignTrigger", "VolubileCallsTrigger"} <= found.triggers
+
+
+def test_everything_fails_on_services_that_say_all_they_hear(found: Found) -> None:
+    failed = {(dag, task) for (dag, task), state in found.states.items() if state == "failed"}
+    for dag in FAILING:
+        tasks = planted.FAILING[dag.removeprefix("fails_with_")]
+        assert {(dag, task) for task in tasks} - failed <= {(dag, "transcript"), (dag, "export_transcripts")}
+    assert len([task for dag, task in failed if dag == "fails_with_echo_400"]) == 12
+    assert len([task for dag, task in failed if dag == FAULTY]) == 6
+    said = "\n".join(found.told)
+    assert all(text in said for text in (planted.PRIMARY, planted.SECONDARY, *planted.ON_A_FAILING_SERVICE))
+    assert found.echoed_tokens
+
+
+def test_the_tests_of_connections_answer_without_their_keys(found: Found) -> None:
+    assert {name: answer["status"] for name, answer in found.tested.items()} == {
+        "keys": True,
+        "tokens": False,  # its first key is refused
+        "lost": True,
+        "refused": False,
+        "unreachable": False,
+        "echo_400": False,
+        "echo_401": False,
+        "echo_503": False,
+        "echo_200": True,
+    }
+    assert "***" in found.tested["echo_400"]["message"], "it quotes the service"
+
+
+def test_rendered_recipients_show_how_many_and_a_masked_sample(found: Found) -> None:
+    for dag in WORKING:
+        assert found.rendered[dag, "bulk"]["recipients"] == {
+            "count": len(planted.RENDERED) - 1,
+            "sample": [f"06 ** ** ** {number[-2:]}" for number in planted.RENDERED[1:4]],
+        }
+        assert found.rendered[dag, "call"]["phone"] == f"06 ** ** ** {planted.RENDERED[0][-2:]}"
+
+
+# --- the search itself ---
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"X-Api-Key: {KEY}",
+        f"key={quote(KEY, safe='')}&x=1",
+        f"…{KEY[10:22]}…",
+        base64.b64encode(f'{{"password":"{KEY}"}}'.encode()).decode(),
+        base64.urlsafe_b64encode(f"xy{KEY}".encode()).decode(),
+        KEY.replace("&", "&amp;"),
+        KEY.encode().hex(),
+        NUMBER,
+        NUMBER[1:],
+        f"00{NUMBER[1:]}",
+        planted.national(NUMBER),
+        planted.national(NUMBER, ""),
+        planted.national(NUMBER, "."),
+        planted.national(NUMBER, "\u202f"),
+        planted.national(NUMBER, "%20"),
+        planted.national(NUMBER, r"\u00a0"),
+        f"+33 (0){planted.national(NUMBER)[1:]}",
+        f"phone=%2B{NUMBER[1:]}&x",
+        f"tel:{NUMBER[3:]}",
+        base64.b64encode(f"to {NUMBER}".encode()).decode(),
+    ],
+)
+def test_a_secret_or_number_is_recognised_however_it_is_written(text: str) -> None:
+    search = Search({KEY: "key"}, {NUMBER: "number"})
+    assert {hit.what for hit in search.look("here", f'before "{text}" after')}
+    assert list(search.look("there", f'{text} and "{text}"')), "also when it was seen before"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "+33 6 ** ** ** 01",
+        "2026-11-24T08:01:54.639982+00:00",
+        "0.639982001234",
+        f"{KEY[:11]}",
+        "+33639982999",
+    ],
+)
+def test_what_is_masked_or_something_else_is_left_alone(text: str) -> None:
+    assert not list(Search({KEY: "key"}, {NUMBER: "number"}).look("here", text))
+
+
+def test_files_are_searched_though_they_are_binary_or_compressed(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "core").write_bytes(b"\xff\xfe\x00" + KEY.encode() + b"\x00")
+    (tmp_path / "b.gz").write_bytes(gzip.compress(NUMBER.encode()))
+    count: Counter[str] = Counter()
+    search = Search({KEY: "key"}, {NUMBER: "number"})
+    found = [hit.place for place, text in places.files(tmp_path, count) for hit in search.look(place, text)]
+    assert found == ["file a/core", "file b.gz"]
+    assert count["files"] == 2
