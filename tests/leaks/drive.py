@@ -35,6 +35,8 @@ if "scheduler" in sys.argv:
 """
 WORKING = [f"works_with_{mode}" for mode in planted.MODES]
 FAILING = [f"fails_with_{connection}" for connection in planted.FAILING]
+#: Dags about which somebody is called: when a task of theirs succeeds, or when they fail; where a service hears of it.
+NOTIFIED = {*WORKING, *(dag for dag in FAILING if "echo" in dag)}
 FAULTY = "fails_on_a_service_that_works"
 CARELESS = "careless"
 #: Tasks that are deferred at the same time, for the look at the database while they are.
@@ -43,6 +45,7 @@ WAITING = [
     (FAULTY, "stopped"),
     (CARELESS, "tells"),
 ]
+_DEBUG = re.compile(r'"level":"debug"|\[debug ')
 #: Keys may stand in connections only, encrypted; numbers in exported files only, which are what they are for.
 KEYS_ALLOWED = re.compile(r"(db|waiting) connection\.(password|extra) ")
 NUMBERS_ALLOWED = re.compile(r"export ")
@@ -57,6 +60,7 @@ class Found:
     :param states: of every task, by Dag and task.
     :param triggers: classes of the triggers that were in the database while tasks waited.
     :param told: what the failing services were told.
+    :param notified: the Dags about which a notifier tried to call somebody.
     :param tokens: those that went over the wire.
     :param tested: what the tests of the connections answered.
     :param rendered: rendered fields as the REST API shows them, by Dag and task.
@@ -67,6 +71,7 @@ class Found:
     states: dict[tuple[str, str], str] = field(default_factory=dict)
     triggers: set[str] = field(default_factory=set)
     told: list[str] = field(default_factory=list)
+    notified: set[str] = field(default_factory=set)
     tokens: list[str] = field(default_factory=list)
     tested: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     rendered: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
@@ -91,9 +96,10 @@ class Found:
         controls = {hit.what for hit in self.hits if hit.what.startswith("canary")}
         return f"""\
 planted    {len(planted.KEYS)} API keys, {len(self.tokens)} tokens, {len(planted.NUMBERS)} numbers
-driven     {len(self.states)} tasks: {states["success"]} succeeded, {states["failed"]} failed; logging level DEBUG
+driven     {len(self.states)} tasks: {states["success"]} succeeded, {states["failed"]} failed
            {len(self.tested)} tests of connections; {len(self.told)} requests that a service repeated in its answer
-searched   {count["files"]} files: logs, output of the components, the database; {count["bytes of files"]:,} bytes
+searched   {count["files"]} files: logs, output of the components, the database; {count["bytes of files"]:,} bytes,
+           {count["lines at DEBUG"]:,} lines of them at DEBUG level
            {count["tables"]} tables, while tasks waited and after: {count["columns"]} columns, {count["rows"]:,} rows
            {count["REST answers"]} REST answers of {count["REST routes"]} routes; {count["bytes answered"]:,} bytes
            {count["exports"]} exported files, for secrets
@@ -125,11 +131,18 @@ def drive_and_search(folder: Path) -> Found:
         "AIRFLOW__CORE__FERNET_KEY": fernet_key,
         "AIRFLOW__CORE__PARALLELISM": "8",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "AIRFLOW__API__MAXIMUM_PAGE_LIMIT": "1000",
         "LEAKS_FOLDER": str(people),
         "PYTHONPATH": str(ROOT),
     }
     with _services() as services:
-        airflow = LiveAirflow(home, ROOT / "tests" / "leaks" / "dags", environment=environment)
+        database = home / "airflow.db"
+        airflow = LiveAirflow(
+            home,
+            ROOT / "tests" / "leaks" / "dags",
+            database=f"sqlite:///{database}?timeout=60",  # seconds to wait for a lock, on a busy machine
+            environment=environment,
+        )
         with airflow:
             runs = _drive(airflow, services, people, found)
             found.tokens = services.listener.tokens + services.echo.tokens
@@ -138,10 +151,9 @@ def drive_and_search(folder: Path) -> Found:
 
             def look(texts: places.Texts) -> None:
                 for place, text in texts:
-                    found.count["characters"] += len(text)
+                    found.count["lines at DEBUG"] += len(_DEBUG.findall(text)) if place.startswith("file ") else 0
                     found.hits.extend(search.look(place, text))
 
-            database = home / "airflow.db"
             look(places.answers(airflow, places.objects(database), found.count))
             for dag, run in runs.items():
                 for task in airflow.api("GET", f"/dags/{dag}/dagRuns/{run}/taskInstances")["task_instances"]:
@@ -231,8 +243,17 @@ def _drive(airflow: LiveAirflow, services: _Services, people: Path, found: Found
     airflow.api("PATCH", asks, json={"chosen_options": ["Stop"], "params_input": {"id": ""}})
     for dag, run in runs.items():
         airflow.wait_for(dag, run, timeout=300)
+    # Callbacks of Dags run in the Dag processor, after their Dag.
+    airflow.wait_until(lambda: _notified(services) >= NOTIFIED, 120)
+    found.notified = _notified(services)
     found.states = _states(database)
     return runs
+
+
+def _notified(services: _Services) -> set[str]:
+    """The Dags that somebody was called about, as far as the services know."""
+    about = "\n".join(str(call["context"]) for call in services.works.ledger()) + "\n".join(services.echo.told)
+    return {dag for dag in (*WORKING, *FAILING) if re.search(rf"""["']dag_id["']: ?["']{dag}["']""", about)}
 
 
 def _be_careless(airflow: LiveAirflow) -> None:

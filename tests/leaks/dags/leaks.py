@@ -36,6 +36,8 @@ OUTPUT = FOLDER / "output"
 UNKNOWN_ID = "11111111-2222-3333-4444-555555555555"
 CAMPAIGN: dict[str, Any] = {"name": "Winter tyres", "time_slots": ["09:00-12:00"], "agent_id": REMINDER_AGENT_ID}
 CALLS: dict[str, Any] = {"agent_id": REMINDER_AGENT_ID, "default_region": "FR"}
+# A busy Airflow may take a task for lost that is resumed soon after it was deferred: it tries again, we go on waiting.
+AGAIN: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=1)}
 SOON: dict[str, Any] = {"poll_interval": 1}
 
 
@@ -56,8 +58,7 @@ def notifier(connection: str) -> VolubileCallNotifier:
 
 def works(connection: str, is_first: bool) -> None:
     """All there is. Where things wait in two ways, the two Dags do it each in the other one."""
-    # Airflow sometimes takes a task for lost that is resumed soon after it was deferred: it tries again, we go on.
-    common: dict[str, Any] = {"volubile_conn_id": connection, "retries": 2, "retry_delay": timedelta(seconds=1)}
+    common: dict[str, Any] = {"volubile_conn_id": connection} | AGAIN
     output = OUTPUT / connection
     file = str(FOLDER / "people.csv")
     campaign = VolubileCreateCampaignOperator(
@@ -187,8 +188,8 @@ for connection, only in planted.FAILING.items():
 with dag("fails_on_a_service_that_works"):
     lost = CALLS | {"volubile_conn_id": "lost", "recipients": str(FOLDER / "failing.csv"), "confirmation_timeout": 1}
     # The answers to these requests are lost.
-    VolubileCreateCampaignOperator(task_id="unknown", **(lost | CAMPAIGN))
-    VolubileBulkCallsOperator(task_id="asks", on_unknown="ask", deferrable=True, **lost)
+    VolubileCreateCampaignOperator(task_id="unknown", deferrable=True, **(lost | CAMPAIGN))
+    VolubileBulkCallsOperator(task_id="asks", on_unknown="ask", **lost)
     known = CALLS | {"volubile_conn_id": "keys"}
     rejected = str(FOLDER / "rejected.csv")
     VolubileBulkCallsOperator(task_id="nobody_to_call", recipients=rejected, **(known | {"default_region": None}))
@@ -212,7 +213,7 @@ with DAG(
     doc_md=str(planted.spelled("dag")),
     user_defined_macros={"shown": lambda: planted.spelled("rendered")},
 ):
-    CarelessOperator(task_id="tells", shown="{{ shown() }}", outlets=[Asset("careless")])
+    CarelessOperator(task_id="tells", shown="{{ shown() }}", outlets=[Asset("careless")], **AGAIN)
 
     @task
     def raises() -> None:
