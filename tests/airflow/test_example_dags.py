@@ -107,6 +107,7 @@ def test_bulk_calls_25_000_people_once_each(
     ledger = simulator.ledger()
     assert Counter(entry["phone"] for entry in ledger) == Counter(people.keys())
     assert {entry["phone"]: entry["context"]["customer"] for entry in ledger} == people
+    assert simulator.request_summary()["createBulkCalls"] == {"201": 25}
     submissions = [ran.xcom("call_people", map_index=index) for index in range(3)]
     assert [submission["recipients"] for submission in submissions] == [10_000, 10_000, 5_000]
 
