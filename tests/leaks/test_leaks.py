@@ -88,6 +88,8 @@ def test_the_tests_of_connections_answer_without_their_keys(found: Found) -> Non
         "echo_401": False,
         "echo_503": False,
         "echo_200": True,
+        "keys, in a worker": True,
+        "tokens, in a worker": False,
     }
     assert "***" in found.tested["echo_400"]["message"], "it quotes the service"
 
