@@ -9,7 +9,7 @@ import random
 import re
 import signal
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -49,9 +49,9 @@ class Tally:
         return sum(self.injected.values())
 
     @property
-    def is_everywhere(self) -> bool:
-        """Whether every boundary, every component and every route that dials was hit."""
-        return all(self.places[place] for place in (*BOUNDARIES, *COMPONENTS, *DIALLING))
+    def untouched(self) -> set[str]:
+        """Boundaries, components and routes that dial where nothing has happened yet."""
+        return {place for place in (*BOUNDARIES, *COMPONENTS, *DIALLING) if not self.places[place]}
 
 
 class Storm:
@@ -86,7 +86,7 @@ class Storm:
         self._numbers = numbers
         self._runs = 0
         self._ordered = 0
-        self._later: deque[Injection] = deque()
+        self._later: list[Injection] = []
         self._orders: dict[str, Injection] = {}
         self._faults: dict[int, Injection] = {}
         self._down: dict[str, float] = {}
@@ -99,6 +99,9 @@ class Storm:
     def rage(self, target: int, *, until: Callable[[], bool] = lambda: False, limit: float) -> None:
         """Inject until so much was delivered, and something at every place; or until something is the case.
 
+        Towards the end only what is missing is injected, so that tasks get as far as that.
+
+
         :param limit: seconds after which it ends all the same.
         """
         deadline = time.monotonic() + limit
@@ -108,21 +111,17 @@ class Storm:
             self._keep_busy(tasks)
             self._look_after(tasks)
             self._count()
-            if int(self.tally) >= target and self.tally.is_everywhere:
-                break
+            if int(self.tally) >= target:
+                if not self.tally.untouched:
+                    break
+                self._withdraw(self.tally.untouched)
             if not self._down:  # else nothing would happen that could go wrong
-                self._inject_next(tasks)
+                self._inject_next(tasks, self.tally.untouched if int(self.tally) >= target else None)
             time.sleep(0.2)
 
     def calm(self, *, limit: float) -> dict[Key, Task]:
         """Let nothing more go wrong, and see everything to its end."""
-        for order in self._orders:
-            with contextlib.suppress(FileNotFoundError, StopIteration):
-                next(self.stack.orders.glob(f"*/{order}")).unlink()
-        self._count()
-        self.simulator.clear_faults()
-        self._orders.clear()
-        self._faults.clear()
+        self._withdraw(set())
         deadline = time.monotonic() + limit
         mended: set[Key] = set()
         while time.monotonic() < deadline:
@@ -162,21 +161,32 @@ class Storm:
 
     # Harm ------------------------------------------------------------------------------------------------------------
 
-    def _inject_next(self, tasks: dict[Key, Task]) -> None:
-        """Inject what is next and finds room: at one place only so many wait, for the next task that comes by."""
+    def _inject_next(self, tasks: dict[Key, Task], places: set[str] | None) -> None:
+        """Inject what is next and finds room: at one place only so many wait, for the next task that comes by.
+
+        :param places: only there, if given.
+        """
         waiting = Counter(injection.where for injection in (*self._orders.values(), *self._faults.values()))
         if waiting.total() >= self.width:
             return
-        for injection in list(self._later):
-            if waiting[injection.where] < DEPTH:
+        self._later.append(next(self._injections))
+        for injection in self._later:
+            if waiting[injection.where] < DEPTH and (places is None or injection.where in places):
                 self._later.remove(injection)
                 self._inject(injection, tasks)
                 return
-        injection = next(self._injections)
-        if waiting[injection.where] < DEPTH:
-            self._inject(injection, tasks)
-        else:
-            self._later.append(injection)
+
+    def _withdraw(self, places: set[str]) -> None:
+        """Take back what nobody has met yet, except at these places."""
+        for order, injection in self._orders.items():
+            if injection.where not in places:
+                with contextlib.suppress(FileNotFoundError):
+                    (self.stack.orders / injection.where / order).unlink()
+        self._count()
+        self._orders = {order: injection for order, injection in self._orders.items() if injection.where in places}
+        if any(injection.where not in places for injection in self._faults.values()):
+            self.simulator.clear_faults()
+            self._faults.clear()
 
     def _inject(self, injection: Injection, tasks: dict[Key, Task]) -> None:
         match injection.group:
