@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import jwt
 
 _AGENT = re.compile(r"/\d+/v1/agents/[0-9a-f-]+")
-_AN_ID = "11111111-2222-3333-4444-555555555555"
+AN_ID = "11111111-2222-3333-4444-555555555555"
 
 
 class Listener(ThreadingHTTPServer):
@@ -86,7 +86,7 @@ class _SayAloud(_Handler):
         status = int(self.path.split("/")[1])
         told = f"{credential} may not do this: {unquote(self.path)} {body}"
         names = ("message", "error", "title", "name", "status", "phone", "campaign", "summary", "action", "time")
-        data: Any = dict.fromkeys(names, told) | {"id": _AN_ID, "detail": [told], credential: told}
+        data: Any = dict.fromkeys(names, told) | {"id": AN_ID, "detail": [told], credential: told}
         if self.path.endswith("/auth/token"):
             # No two tokens are the same.
             claims = {"iss": "echo", "exp": time.time() + 900, "jti": f"{len(self.server.tokens)} {time.time_ns()}"}

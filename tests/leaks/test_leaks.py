@@ -11,9 +11,13 @@ from urllib.parse import quote
 
 import pytest
 
+from airflow_provider_volubile.api.auth import ApiKeyPair, BearerTokens
+from airflow_provider_volubile.api.client import VolubileClient
+from airflow_provider_volubile.api.pacing import RateWindow
 from tests.leaks import places, planted
 from tests.leaks.drive import FAILING, FAULTY, NOTIFIED, WORKING, Found, drive_and_search
 from tests.leaks.search import Search
+from tests.leaks.servers import AN_ID, Echo
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900), pytest.mark.xdist_group("leaks")]
 
@@ -105,6 +109,21 @@ def test_rendered_recipients_show_how_many_and_a_masked_sample(found: Found) -> 
 
 def test_notifiers_call_about_what_succeeds_and_what_fails(found: Found) -> None:
     assert found.notified == NOTIFIED
+
+
+@pytest.mark.parametrize("auth", [ApiKeyPair(KEY), BearerTokens(ApiKeyPair(KEY))], ids=list(planted.MODES))
+def test_what_an_answer_repeats_of_our_credential_is_taken_out(auth: ApiKeyPair | BearerTokens) -> None:
+    with Echo() as echo, VolubileClient(f"{echo.url}/200", auth, window=RateWindow()) as client:
+        read = [client.get_transcript(AN_ID), client.list_calls(), client.get_call(AN_ID), client.get_agent(AN_ID)]
+        secrets = [KEY, *echo.tokens]
+    for text in map(str, read):
+        assert "*** may not do this" in text
+        assert not any(secret in text for secret in secrets)
+
+
+def test_answers_stay_whole_when_a_key_is_too_short_to_be_told_from_words() -> None:
+    with Echo() as echo, VolubileClient(f"{echo.url}/200", ApiKeyPair("may"), window=RateWindow()) as client:
+        assert "may may not do this" in str(client.get_transcript(AN_ID))
 
 
 # --- the search itself ---
