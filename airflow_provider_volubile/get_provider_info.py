@@ -40,6 +40,7 @@ def get_provider_info() -> dict[str, object]:
                 "python-modules": [
                     "airflow_provider_volubile.triggers.calls",
                     "airflow_provider_volubile.triggers.campaigns",
+                    "airflow_provider_volubile.triggers.finished",
                 ],
             }
         ],

@@ -171,7 +171,8 @@ def _look_at_campaign(client: VolubileClient, group: list[CampaignWatch], now: d
             moved += not group[0].knows(call)
             for watch in group:
                 watch.see(call, now)
-    campaign_id = group[0].campaign["id"]
+    # Some may know the campaign by its name only.
+    campaign_id = next((watch.campaign["id"] for watch in group if watch.campaign["id"]), None)
     if campaign_id and not all(watch.is_over(now) for watch in group):
         requests += 1
         status = client.get_campaign(campaign_id).status

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import requests
 
 from airflow_provider_volubile.operators.submission import CREATED, SEND, STOP
 from airflow_provider_volubile.simulator import Simulator
-from tests.airflow.helpers import numbers, phones
+from tests.airflow.helpers import FOLLOW_UP, REMINDER, numbers, phones
 from tests.live import LiveAirflow, free_port, live_airflow
 
 pytestmark = [pytest.mark.airflow, pytest.mark.xdist_group("whole_airflow")]
@@ -233,3 +234,49 @@ def test_a_task_that_goes_on_pauses_nothing(airflow: LiveAirflow, simulator: Sim
     assert "updateCampaignStatus" not in simulator.request_summary()
     assert times_called(simulator, people["cleared"]) == [1, 1, 1]
     assert simulator.request_summary()["createCampaign"] == {"201": 1}
+
+
+# --- events ---
+
+
+def test_calls_that_end_start_a_dag_scheduled_on_an_asset(airflow: LiveAirflow, simulator: Simulator) -> None:
+    simulator.configure(speed=0)
+    airflow.api("PATCH", "/dags/calls_have_ended", json={"is_paused": False})
+
+    def told() -> list[str]:
+        """What the Dag's runs were given, of all of them that are over."""
+        runs = airflow.api("GET", "/dags/calls_have_ended/dagRuns?limit=100")["dag_runs"]
+        assert all(run["run_type"] == "asset_triggered" for run in runs)
+        payloads = [
+            payload
+            for run in runs
+            if run["state"] == "success"
+            for payload in xcom(airflow, "calls_have_ended", run["dag_run_id"], "tell")
+        ]
+        for payload in payloads:
+            assert payload["counts"] == {"NO_ANSWER": len(payload["call_ids"])}
+        return [call_id for payload in payloads for call_id in payload["call_ids"]]
+
+    def dial(agent: str) -> list[str]:
+        now = datetime.now(UTC) - timedelta(seconds=1)
+        return simulator.load_calls(
+            5, agent_id=agent, status="IN_PROGRESS", final_status="NO_ANSWER", ends_within=60, created_from=now
+        )
+
+    airflow.wait_until(lambda: simulator.request_summary().get("listCalls"), 120)
+    ids = dial(FOLLOW_UP)
+    dial(REMINDER)
+    simulator.advance(60)
+    airflow.wait_until(lambda: set(told()) >= set(ids), 120)
+    assert sorted(told()) == sorted(ids)
+
+    # What ends while no triggerer runs is told by the next one; what was told just before may be told again.
+    triggerer = airflow.processes.pop("triggerer")
+    os.killpg(triggerer.pid, signal.SIGKILL)
+    triggerer.wait()
+    more = dial(FOLLOW_UP)
+    simulator.advance(60)
+    airflow.environment["AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT"] = str(free_port())
+    airflow.start("triggerer")
+    airflow.wait_until(lambda: set(told()) >= set(more), 120)
+    assert set(told()) == {*ids, *more}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import DAG
+from airflow.sdk import DAG, Asset, AssetWatcher, task
 
 from airflow_provider_volubile.operators.calls import VolubileBulkCallsOperator, VolubileCreateCallOperator
 from airflow_provider_volubile.operators.campaigns import VolubileCreateCampaignOperator
-from airflow_provider_volubile.simulator import REMINDER_AGENT_ID
+from airflow_provider_volubile.simulator import FOLLOW_UP_AGENT_ID, REMINDER_AGENT_ID
+from airflow_provider_volubile.triggers.finished import VolubileFinishedCallTrigger
 
 COMMON: dict[str, Any] = {"agent_id": REMINDER_AGENT_ID, "poll_interval": 1}
 
@@ -39,3 +40,18 @@ with DAG("stopped", schedule=None, render_template_as_native_obj=True):
 
 with DAG("goes_on", schedule=None, render_template_as_native_obj=True):
     campaign("cleared", deferrable=True)
+
+follow_ups = Asset(
+    "volubile://follow-ups",
+    watchers=[
+        AssetWatcher(name="ended", trigger=VolubileFinishedCallTrigger(agent_id=FOLLOW_UP_AGENT_ID, poll_interval=1))
+    ],
+)
+
+with DAG("calls_have_ended", schedule=follow_ups):
+
+    @task
+    def tell(triggering_asset_events: Any) -> list[Any]:
+        return [event.extra["payload"] for event in triggering_asset_events[follow_ups]]
+
+    tell()

@@ -1,0 +1,228 @@
+"""Starts Dags when calls have ended: an event trigger for the watcher of an asset."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypedDict, cast
+
+from airflow.triggers.base import BaseEventTrigger, TriggerEvent
+
+from airflow_provider_volubile.exceptions import VolubileError
+from airflow_provider_volubile.handles import CampaignRef
+from airflow_provider_volubile.hooks.volubile import VolubileHook
+from airflow_provider_volubile.outcomes import NOTHING, Progress
+from airflow_provider_volubile.schedule import Redial
+from airflow_provider_volubile.triggers.polling import shared_poll
+from airflow_provider_volubile.watches import CLOCK_TOLERANCE, CampaignWatch
+
+if TYPE_CHECKING:
+    from airflow_provider_volubile.api.models import Call
+
+# Airflow stores what a trigger yields within a second or two. Only then is it remembered as told: should the triggerer
+# die in between, it is told again.
+STORED_AFTER = 5.0
+# An event becomes a row of Airflow's database.
+IDS_PER_EVENT = 1000
+# A call that takes longer does not keep the list of calls from being read less and less far back.
+LONGEST_CALL = timedelta(hours=2)
+PAUSE_AFTER_ERROR = 60.0
+
+
+class FinishedCallsEvent(TypedDict):
+    """What :class:`VolubileFinishedCallTrigger` tells: ids and counts, no people.
+
+    ``call_ids`` ended since the event before, at most 1,000; ``counts`` is their number by final status; ``agent_id``
+    and ``campaign`` are what the trigger was asked to look for.
+    """
+
+    call_ids: list[str]
+    counts: dict[str, int]
+    agent_id: str | None
+    campaign: str | None
+
+
+class Cursor(TypedDict):
+    """Where a restarted trigger goes on: JSON.
+
+    ``started``: what ended earlier is never told; ``since``: no call that is still to be told is older; ``told``: ids
+    of those told that are not older either.
+    """
+
+    started: str
+    since: str
+    told: list[str]
+
+
+class FinishedWatch(CampaignWatch):
+    """Listed like the calls of a campaign, or of none in particular, and never over. Gives each ended call once.
+
+    The poll shows it calls in a thread, while the trigger takes them in the event loop.
+    """
+
+    def __init__(self, *, agent_id: str | None, campaign: str | None, cursor: Cursor) -> None:
+        # Without a name the list is not filtered by one.
+        ref = CampaignRef(id=None, name=cast("str", campaign), recipients=0)
+        super().__init__(ref, agent_id=agent_id, since=None, redial=Redial())
+        self.since = datetime.fromisoformat(cursor["since"])
+        self._started = datetime.fromisoformat(cursor["started"])
+        self._told = dict.fromkeys(cursor["told"], self.since)
+        self._open: dict[str, datetime] = {}
+        self._ended: dict[str, str] = {}  # type: ignore[assignment]
+        self._newest = self.since
+        self._total = 0
+        self._lock = Lock()
+
+    def knows(self, call: Call) -> bool:
+        return call.id in self._told or call.id in (self._ended if call.is_final else self._open)
+
+    def see(self, call: Call, now: datetime) -> None:
+        # A call that was just created may have no time yet.
+        at = call.created or call.start_time or call.end_time or now
+        with self._lock:
+            if at < self.since or self.knows(call):
+                return
+            self._newest = max(self._newest, min(at, now))
+            if not call.is_final:
+                self._open[call.id] = at
+                return
+            self._open.pop(call.id, None)
+            self._told[call.id] = at
+            if (call.end_time or at) >= self._started:
+                self._ended[call.id] = call.status
+                self._total += 1
+
+    def take(self, now: datetime) -> dict[str, str]:
+        """Calls that ended and were not taken before: final statuses by id."""
+        with self._lock:
+            ended, self._ended = self._ended, {}
+            recent = [at for at in self._open.values() if now - at < LONGEST_CALL]
+            self.since = max(self.since, min(recent, default=self._newest) - CLOCK_TOLERANCE)
+            self._open = {call_id: at for call_id, at in self._open.items() if at >= self.since}
+            self._told = {call_id: at for call_id, at in self._told.items() if at >= self.since}
+        return ended
+
+    def cursor(self) -> Cursor:
+        """Where to go on once everything taken has been told."""
+        with self._lock:
+            told = [call_id for call_id in self._told if call_id not in self._ended]
+            return Cursor(started=self._started.isoformat(), since=self.since.isoformat(), told=told)
+
+    @property
+    def horizon(self) -> datetime:
+        return self.since
+
+    def progress(self) -> Progress:
+        # Changes whenever a call has ended, and with nothing else.
+        return Progress(self._total, self._total, 0, 0, 0, NOTHING.counts)
+
+    def _has_settled(self) -> bool:
+        return False
+
+
+class VolubileFinishedCallTrigger(BaseEventTrigger):
+    """Fires whenever calls have ended, so that a Dag scheduled on an asset runs then.
+
+    One event for all calls that one look finds ended (:class:`FinishedCallsEvent`), so that a campaign does not start
+    a thousand Dag runs. Looks are shared with all deferred tasks of the connection. Every call counts: inbound and
+    outbound, and each attempt by itself.
+
+    Each call is told at least once: what ended while no triggerer ran is told when one runs again, and calls may be
+    told twice when a triggerer dies or a trigger moves. That is kept in the asset's state store, so give each asset a
+    watcher with settings of its own. What ended before the trigger first ran is not told, nor is a call that takes
+    longer than two hours.
+
+    :param volubile_conn_id: the connection.
+    :param agent_id: only calls of this agent.
+    :param campaign: only calls of campaigns with exactly this name. Those that
+        :class:`~airflow_provider_volubile.operators.campaigns.VolubileCreateCampaignOperator` creates get a suffix.
+    :param poll_interval: the longest time between two looks, in seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        volubile_conn_id: str = VolubileHook.default_conn_name,
+        agent_id: str | None = None,
+        campaign: str | None = None,
+        poll_interval: float = 30,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.volubile_conn_id = volubile_conn_id
+        self.agent_id = agent_id
+        self.campaign = campaign
+        self.poll_interval = poll_interval
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        cls = type(self)
+        return f"{cls.__module__}.{cls.__qualname__}", {
+            "volubile_conn_id": self.volubile_conn_id,
+            "agent_id": self.agent_id,
+            "campaign": self.campaign,
+            "poll_interval": self.poll_interval,
+        }
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        watch = FinishedWatch(agent_id=self.agent_id, campaign=self.campaign, cursor=await self._load())
+        await self._save(watch.cursor())
+        poll = shared_poll(self.volubile_conn_id, partial(VolubileHook(self.volubile_conn_id).client, background=True))
+        while True:
+            try:
+                rounds = cast("AsyncGenerator[Progress]", poll.follow([watch], poll_interval=self.poll_interval))
+                async with aclosing(rounds) as following:
+                    async for _ in following:
+                        for event in self._events(watch.take(datetime.now(UTC))):
+                            yield TriggerEvent(dict(event))  # type: ignore[no-untyped-call]
+                        cursor = watch.cursor()
+                        await asyncio.sleep(STORED_AFTER)
+                        await self._save(cursor)
+            except VolubileError as error:
+                # A watcher has nobody to fail: it goes on once somebody has mended what is wrong.
+                self.log.error("Calls cannot be followed: %s Trying again in %g s.", error, PAUSE_AFTER_ERROR)
+                watch.error = None
+                await asyncio.sleep(PAUSE_AFTER_ERROR)
+
+    def _events(self, ended: Mapping[str, str]) -> list[FinishedCallsEvent]:
+        ids = list(ended)
+        return [
+            FinishedCallsEvent(
+                call_ids=some,
+                counts=dict(sorted(Counter(ended[call_id] for call_id in some).items())),
+                agent_id=self.agent_id,
+                campaign=self.campaign,
+            )
+            for some in (ids[start : start + IDS_PER_EVENT] for start in range(0, len(ids), IDS_PER_EVENT))
+        ]
+
+    @property
+    def _key(self) -> str:
+        """Several triggers may watch for one asset."""
+        settings = json.dumps([self.volubile_conn_id, self.agent_id, self.campaign])
+        return f"volubile_finished_{hashlib.sha256(settings.encode()).hexdigest()[:10]}"
+
+    async def _load(self) -> Cursor:
+        now = datetime.now(UTC).replace(microsecond=0)  # as the service tells times
+        fresh = Cursor(started=now.isoformat(), since=(now - LONGEST_CALL).isoformat(), told=[])
+        if self.asset_state_store is None:
+            return fresh
+        try:
+            stored = await self.asset_state_store.aget(self._key)
+        except ValueError:  # the store is one asset's
+            self.log.warning(
+                "Several assets are watched for with the same settings, so that what was told cannot be remembered: "
+                "what ends while no triggerer runs will not be told. Give each asset a watcher of its own."
+            )
+            self.asset_state_store = None
+            return fresh
+        return cast("Cursor", stored) if stored else fresh
+
+    async def _save(self, cursor: Cursor) -> None:
+        if self.asset_state_store is not None:
+            await self.asset_state_store.aset(self._key, cast("dict[str, Any]", cursor))
