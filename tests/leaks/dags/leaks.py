@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, Asset, BaseOperator, task
+from airflow.sdk import DAG, Asset, AssetWatcher, BaseOperator, task
 
 from airflow_provider_volubile.hooks.volubile import VolubileHook
 from airflow_provider_volubile.notifications.call import VolubileCallNotifier
@@ -28,6 +28,7 @@ from airflow_provider_volubile.operators.exports import (
 from airflow_provider_volubile.sensors.calls import VolubileCallsSensor
 from airflow_provider_volubile.sensors.campaigns import VolubileCampaignSensor
 from airflow_provider_volubile.simulator import FOLLOW_UP_AGENT_ID, REMINDER_AGENT_ID
+from airflow_provider_volubile.triggers.finished import VolubileFinishedCallTrigger
 from tests.leaks import planted
 from tests.leaks.careless import CarelessOperator
 
@@ -41,7 +42,7 @@ AGAIN: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=1)}
 SOON: dict[str, Any] = {"poll_interval": 1}
 
 
-def dag(name: str, **settings: Any) -> DAG:
+def dag(name: str, schedule: Any = None, **settings: Any) -> DAG:
     macros = {
         "people": lambda: [
             {"phone": phone, "note": f"or {phone}", "firstName": "Marc"} for phone in planted.rendered_numbers()[1:]
@@ -49,7 +50,8 @@ def dag(name: str, **settings: Any) -> DAG:
         "somebody": lambda: planted.rendered_numbers()[0],
         "no_number": (FOLDER / "rejected.txt").read_text,
     }
-    return DAG(name, schedule=None, user_defined_macros=macros, render_template_as_native_obj=True, **settings)
+    native: dict[str, Any] = {"user_defined_macros": macros, "render_template_as_native_obj": True}
+    return DAG(name, schedule=schedule, **native | settings)
 
 
 def notifier(connection: str) -> VolubileCallNotifier:
@@ -141,6 +143,13 @@ def works(connection: str, is_first: bool) -> None:
 for number, mode in enumerate(planted.MODES):
     with dag(f"works_with_{mode}"):
         works(mode, is_first=number == 0)
+
+
+for connection in (*planted.MODES, "echo_400"):
+    trigger = VolubileFinishedCallTrigger(volubile_conn_id=connection, poll_interval=1)
+    calls = Asset(f"calls_of_{connection}", watchers=[AssetWatcher(name=f"ended_{connection}", trigger=trigger)])
+    with dag(f"starts_with_{connection}", schedule=[calls]):
+        EmptyOperator(task_id="heard")
 
 
 def fails(connection: str, *only: str) -> None:
