@@ -77,16 +77,17 @@ def _text(cell: Any) -> str:
 def answers(airflow: LiveAirflow, objects: Sequence[Mapping[str, Any]], count: Counter[str]) -> Texts:
     """What the GET routes of Airflow's REST API, and of that of its UI, answer.
 
-    Each route is asked about something of each Dag; those that show what tasks leave behind, about every task.
+    Each route is asked about something of each kind of Dag; those that show what tasks leave behind, about every task.
 
     :param objects: parameters of paths and queries; one mapping for each task instance, XCom…
     """
-    urls: dict[tuple[str, Any], str] = {}
+    urls: dict[tuple[str, str], str] = {}
     routes = set()
     for path, options in read_routes():
         for number, names in enumerate(objects):
             if url := _url(path, options, names):
-                urls.setdefault((path, url if _EVERY.search(path) else names.get("dag_id", number)), url)
+                kind = str(names.get("dag_id", number)).partition("_with_")[0]
+                urls.setdefault((path, url if _EVERY.search(path) else kind), url)
                 routes.add(path)
     count["REST routes"] += len(routes)
     token = {"Authorization": f"Bearer {airflow.token()}"}

@@ -44,6 +44,7 @@ FAILING = {
     "refused": ("campaign", "campaign_sensor"),
     "unreachable": ("call", "calls_sensor"),
 }
+NOTIFYING = ("echo_400", "echo_401", "echo_200", "refused")
 
 IN_FILE = _numbers(20, 20)
 REJECTED_IN_FILE = _numbers(21, 4)

@@ -71,7 +71,6 @@ def test_everything_succeeds_in_both_modes_of_the_connection(found: Found) -> No
 
 def test_ended_calls_start_dags_in_both_modes(found: Found) -> None:
     assert {("starts_with_keys", "heard"), ("starts_with_tokens", "heard")} <= found.states.keys()
-    assert ("starts_with_echo_400", "heard") not in found.states, "nobody calls there"
 
 
 def test_everything_fails_on_services_that_say_all_they_hear(found: Found) -> None:

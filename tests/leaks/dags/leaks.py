@@ -145,7 +145,7 @@ for number, mode in enumerate(planted.MODES):
         works(mode, is_first=number == 0)
 
 
-for connection in (*planted.MODES, "echo_400"):
+for connection in planted.MODES:
     trigger = VolubileFinishedCallTrigger(volubile_conn_id=connection, poll_interval=1)
     calls = Asset(f"calls_of_{connection}", watchers=[AssetWatcher(name=f"ended_{connection}", trigger=trigger)])
     with dag(f"starts_with_{connection}", schedule=[calls]):
@@ -191,7 +191,9 @@ def fails(connection: str, *only: str) -> None:
 
 
 for connection, only in planted.FAILING.items():
-    with dag(f"fails_with_{connection}", on_failure_callback=notifier(connection)):
+    # A callback of a Dag holds up the Dag processor: not where requests are tried again and again.
+    callback = notifier(connection) if connection in planted.NOTIFYING else None
+    with dag(f"fails_with_{connection}", on_failure_callback=callback):
         fails(connection, *only)
 
 with dag("fails_on_a_service_that_works"):
