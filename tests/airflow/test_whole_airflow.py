@@ -115,6 +115,15 @@ def triggerers(airflow: LiveAirflow) -> set[int]:
         return {row[0] for row in database.execute("SELECT triggerer_id FROM trigger") if row[0] is not None}
 
 
+def noticed(airflow: LiveAirflow, run: str, task: str) -> bool:
+    """Whether the scheduler knows that a process of this task has ended."""
+    wanted = (
+        f"Received executor event with state success for task instance TaskInstanceKey(dag_id='asks', task_id='{task}'"
+    )
+    lines = (airflow.home / "scheduler.log").read_text(errors="replace").splitlines()
+    return any(wanted in line and run in line for line in lines)
+
+
 # --- asking ---
 
 
@@ -130,6 +139,8 @@ def test_a_task_asks_and_goes_on_with_each_answer(airflow: LiveAirflow, simulato
         runs[answer] = airflow.trigger("asks", people=people[answer])
         for task in tasks:
             airflow.wait_for("asks", runs[answer], task, "awaiting_input")
+            # Airflow fails the try of a task that is answered before the scheduler has noticed the question.
+            airflow.wait_until(lambda task=task: noticed(airflow, runs[answer], task), 120)
 
     def answer(given: str, task: str, **params: Any) -> None:
         path = f"{task_path('asks', runs[given], task)}/-1/hitlDetails"

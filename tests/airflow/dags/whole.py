@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetWatcher, task
@@ -11,7 +12,13 @@ from airflow_provider_volubile.operators.campaigns import VolubileCreateCampaign
 from airflow_provider_volubile.simulator import FOLLOW_UP_AGENT_ID, REMINDER_AGENT_ID
 from airflow_provider_volubile.triggers.finished import VolubileFinishedCallTrigger
 
-COMMON: dict[str, Any] = {"agent_id": REMINDER_AGENT_ID, "poll_interval": 1}
+COMMON: dict[str, Any] = {
+    "agent_id": REMINDER_AGENT_ID,
+    "poll_interval": 1,
+    # Airflow itself fails a try now and then, when a trigger fires before the scheduler has noticed the deferral.
+    "retries": 3,
+    "retry_delay": timedelta(seconds=1),
+}
 
 
 def campaign(task_id: str, **settings: Any) -> None:
@@ -25,7 +32,7 @@ def campaign(task_id: str, **settings: Any) -> None:
 
 
 with DAG("asks", schedule=None, render_template_as_native_obj=True):
-    asking: dict[str, Any] = {"on_unknown": "ask", "confirmation_timeout": 1, "retries": 3}
+    asking: dict[str, Any] = {"on_unknown": "ask", "confirmation_timeout": 0}
     campaign("campaign", **asking, deferrable=True)
     VolubileBulkCallsOperator(task_id="bulk", recipients="{{ dag_run.conf['people']['bulk'] }}", **COMMON | asking)
     VolubileCreateCallOperator(
