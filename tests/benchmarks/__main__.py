@@ -20,7 +20,7 @@ os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="volubile-bench-")
 os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
 
 from airflow_provider_volubile.simulator import Simulator
-from tests.benchmarks import detection, overhead, pacing_processes, triggerer
+from tests.benchmarks import detection, overhead, pacing_processes, triggerer, triggerer_process
 
 DOCS = Path(__file__).parents[2] / "docs"
 SCALE = 10
@@ -95,18 +95,28 @@ def main() -> int:
         )
         add("… refused (429)", f"{eight.refused:.2%}", "", "", "≤ 1 %", eight.refused <= 0.01)
         add("… slowest over fastest process", f"{eight.spread:.2f} ×", "", "", "≤ 1.5 ×", eight.spread <= 1.5)
-    detected = detection.compare(scale=SCALE)
-    ours = detected["this provider, a task per call"].all_after
+    runs = detection.compare(scale=SCALE)
+    detected = {who: ordered[len(ordered) // 2] for who, ordered in runs.items()}
+    soon = detected["this provider, a task per call"].all_after
     for who, found in detected.items():
-        is_rival = not who.startswith("this")
-        add(
-            f"1,000 ended calls all noticed: {who}" if is_rival else "1,000 ended calls all noticed",
-            f"{ours if is_rival else found.all_after:.2f} s",
-            f"{found.all_after:.1f} s, {found.refused / found.requests:.0%} refused" if is_rival else who,
-            f"{found.all_after / ours:.0f} ×" if is_rival else "",
-            "≥ 20 × sooner" if who.endswith("HttpSensor per call") else "",
-            found.all_after >= 20 * ours if who.endswith("HttpSensor per call") else None,
-        )
+        if who.startswith("this"):
+            add(
+                f"1,000 ended calls all noticed: {who.removeprefix('this provider, ')}",
+                f"{found.all_after:.2f} s",
+                f"{runs[who][-1].all_after:.2f} s (the latest of {len(runs[who])}; this is the median)",
+                "",
+                "",
+                None,
+            )
+        else:
+            add(
+                f"… {who}",
+                f"{soon:.2f} s",
+                f"{found.all_after:.1f} s, {found.refused / found.requests:.0%} refused",
+                f"{found.all_after / soon:.0f} ×",
+                "≥ 20 × sooner" if who.endswith("HttpSensor per call") else "",
+                found.all_after >= 20 * soon if who.endswith("HttpSensor per call") else None,
+            )
     with Simulator() as simulator:
         health = triggerer.measure(simulator)
     add(
@@ -119,6 +129,26 @@ def main() -> int:
     )
     add("… memory of a waiting trigger", f"{health.memory / 1024:.1f} KiB", "", "", "", None)
     add("… from the end of all calls to the last resumed", f"{health.lag:.0f} s", "", "", "", None)
+    with Simulator() as simulator:
+        waiting = triggerer_process.measure(simulator)
+    theirs, ours = waiting["airflow"], waiting["volubile"]
+    add(
+        "10,000 tasks wait in a real triggerer: longest hold-up",
+        f"{ours.longest * 1000:.0f} ms",
+        f"{theirs.longest * 1000:.0f} ms (DateTimeTrigger)",
+        "",
+        "≤ 50 ms",
+        ours.longest <= 0.05,
+    )
+    add("… share of a core", f"{ours.processor:.0%}", f"{theirs.processor:.0%} (DateTimeTrigger)", "", "", None)
+    add(
+        "… memory of the process",
+        f"{ours.memory / 2**20:.0f} MiB",
+        f"{theirs.memory / 2**20:.0f} MiB (DateTimeTrigger)",
+        "",
+        "",
+        None,
+    )
     with tempfile.TemporaryDirectory() as folder:
         parsing = overhead.of_parsing(Path(folder))
     (standard, standard_whole), (volubile, volubile_whole) = parsing["standard"], parsing["volubile"]
