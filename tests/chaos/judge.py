@@ -1,8 +1,9 @@
 """Holds what Airflow reports against the simulator's ledger, the only one that knows who was called.
 
 A report excuses nobody's absence by itself. That somebody was rejected counts only where a request for this person met
-an injected 400; that an outcome is unknown, only where a process set about this very request and died over it, or the
-request met an injected fault, or the answer took longer than the client waits.
+an injected 400; that an outcome is unknown, only where a process set about this very request and died over it (before
+the end, or before it had written down an injected 400), or the request met another injected fault, or the answer took
+longer than the client waits.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ from tests.chaos.trail import Attempt, Key, matched
 
 UNKNOWN = "Nobody knows whether"
 REFUSED = "VolubileRequestRefused"
-# Anything else that an attempt ends with says that the service took the request, or certainly not.
-UNKNOWN_ENDS = (None, "VolubileUnknownOutcome")
+SILENT = "VolubileUnknownOutcome"
 
 
 @dataclass
@@ -144,8 +144,8 @@ def _excused(evidence: Evidence) -> set[Attempt]:
     return (
         {attempt for attempt in evidence.attempts if attempt.ended is None}
         | matched([attempt for attempt in ended if attempt.how == REFUSED], refusals)
-        | matched([attempt for attempt in ended if attempt.how == "VolubileUnknownOutcome"], others)
-        | {attempt for attempt in ended if attempt.lasted >= CLIENT_TIMEOUT and attempt.how == "VolubileUnknownOutcome"}
+        | matched([attempt for attempt in ended if attempt.how == SILENT], others)
+        | {attempt for attempt in ended if attempt.lasted >= CLIENT_TIMEOUT and attempt.how == SILENT}
     )
 
 
@@ -182,7 +182,11 @@ def _check_unknown(verdict: Verdict, case: _Case, log: str) -> None:
     named = re.findall(UNKNOWN + r" (?:campaign '[^']*-(\d+)\]'|request (\d+) of)", log)
     number = int("".join(named[-1])) - 1 if named else -1
     attempt = case.attempts.get(number)
-    if attempt is None or attempt.how not in UNKNOWN_ENDS or attempt not in case.excused:
+    # Anything else that an attempt ends with says that the service took the request, or certainly not.
+    is_unknown = attempt is not None and (
+        attempt.how in (None, SILENT) or (attempt.how == REFUSED and not attempt.is_written)
+    )
+    if not is_unknown or attempt not in case.excused:
         verdict.wrong_reports.append(f"{case.task}: request {number + 1} is reported, but nothing befell it: {attempt}")
         verdict.lost += case.missing(case.parts)
         return

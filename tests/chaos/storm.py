@@ -29,6 +29,8 @@ SEND = "It was not created: send it"
 # A frozen process is believed dead before it goes on: its task's heartbeat times out before.
 FROZEN = 20.0
 DOWN = 1.5
+# Seconds in which a queued task should have begun.
+STUCK = 60.0
 # So many injections wait at one boundary or route.
 DEPTH = 3
 
@@ -93,6 +95,7 @@ class Storm:
         self._frozen: dict[tuple[int, ...], float] = {}
         self._stopped: dict[Key, float] = {}
         self._probed = 0.0
+        self._queued: dict[tuple[str, str, int], float] = {}
 
     # The two phases ------------------------------------------------------------------------------------------------
 
@@ -266,6 +269,8 @@ class Storm:
             self._probed = now
             for component in self.stack.hung():
                 self.stack.kill(component, with_children=True)
+            if self._is_stuck(now):
+                self.stack.kill("scheduler", with_children=True)
         for processes, until in list(self._frozen.items()):
             if now >= until:
                 for pid in processes:
@@ -276,6 +281,18 @@ class Storm:
         if "database" in self._down:
             time.sleep(max(0, self._down["database"] - now))
             self._raise_the_dead()
+
+    def _is_stuck(self, now: float) -> bool:
+        """Whether a task has stayed queued for long.
+
+        A LocalExecutor whose worker was killed before it had begun with a task waits for it for ever.
+        """
+        queued = {(*key, task.try_number) for key, task in self.tasks().items() if task.state == "queued"}
+        self._queued = {task: self._queued.get(task, now) for task in queued}
+        if not any(now - since > STUCK for since in self._queued.values()):
+            return False
+        self._queued.clear()
+        return True
 
     def _look_after(self, tasks: dict[Key, Task]) -> None:
         """Do what people do: think better of it, and answer questions."""

@@ -63,6 +63,8 @@ def bulk(*, called: list[str], second: Attempt, requests: list[dict[str, Any]]) 
 
 ACCEPTED = ["accepted"] * 4
 REFUSED = ["accepted", "VolubileRequestRefused", "accepted", "accepted"]
+NO = "VolubileRequestRefused"
+BULK_400 = request("createBulkCalls", 1.2, fault="status", status=400)
 INJECTED_400 = request("createCall", 1.2, fault="status", status=400)
 DIED = Attempt(BULK, 1, 1, 1)
 SILENT = Attempt(BULK, 1, 1, 1, 1.5, "VolubileUnknownOutcome")
@@ -124,6 +126,7 @@ def test_a_missing_person_who_is_not_reported_is_lost_and_the_report_wrong() -> 
         pytest.param(DIED, [], id="the-process-died"),
         pytest.param(SILENT, [request("createBulkCalls", 1.2, fault="drop", status=None)], id="a-fault"),
         pytest.param(replace(SILENT, ended=9), [], id="longer-than-the-client-waits"),
+        pytest.param(replace(SILENT, how=NO), [BULK_400], id="died-before-a-400-was-written-down"),
     ],
 )
 def test_an_unknown_outcome_is_believed_where_something_befell_the_request(
@@ -142,6 +145,8 @@ def test_an_unknown_outcome_is_believed_where_something_befell_the_request(
         pytest.param(SILENT, [request("createBulkCalls", 1.2, fault="rate_limit", status=429)], id="a-definite-no"),
         pytest.param(replace(SILENT, how="accepted"), [], id="it-was-accepted"),
         pytest.param(replace(DIED, part=0), [], id="it-was-never-sent"),
+        pytest.param(replace(SILENT, how=NO, is_written=True), [BULK_400], id="a-400-was-written-down"),
+        pytest.param(replace(SILENT, how=NO), [], id="a-400-nobody-injected"),
         pytest.param(replace(SILENT, how="not begun"), [], id="it-was-never-begun"),
     ],
 )

@@ -1,7 +1,8 @@
 """What the tasks' processes really did: a witness beside the journal, which is under test itself.
 
 ``processes/sitecustomize.py`` writes a line before a request that dials is written down in the journal, and another
-when the request has come to an end in whatever way. A process that died in between has left only the first.
+when the request has come to an end in whatever way, and a third when the journal has written that end. A process that
+died in between has left only the first, or the first two.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Attempt:
     :param part: number of the request, from 0.
     :param began: POSIX seconds, like ``ended``.
     :param how: ``accepted``, or the class of the error it ended with; None if nothing more was heard of it.
+    :param is_written: whether the journal has written that end down.
     """
 
     key: Key
@@ -36,6 +38,7 @@ class Attempt:
     began: float
     ended: float | None = None
     how: str | None = None
+    is_written: bool = False
 
     @property
     def operation(self) -> str:
@@ -67,9 +70,11 @@ def read_trail(path: Path) -> list[Attempt]:
             attempt = Attempt(key, entry["part"], entry["pid"], entry["at"])
             attempts[entry["pid"], key, entry["part"]] = attempt
             found.append(attempt)
-        else:
-            attempt = attempts[entry["pid"], key, entry["part"]]
-            attempt.ended, attempt.how = entry["at"], entry["how"]
+        elif known := attempts.get((entry["pid"], key, entry["part"])):
+            if entry["how"] == "written":
+                known.is_written = True
+            else:
+                known.ended, known.how = entry["at"], entry["how"]
     return found
 
 

@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -93,6 +93,18 @@ def around(before: str | None, function: Callable[..., Any], after: str | None) 
     return wrapper
 
 
+def written(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The journal writes down what became of requests, the first argument or all of them."""
+
+    def wrapper(self: Any, *parts: Any, **details: Any) -> None:
+        function(self, *parts, **details)
+        for part in parts[0] if parts and isinstance(parts[0], Mapping) else parts:
+            if isinstance(part, int):
+                witness(part, "written")
+
+    return wrapper
+
+
 def set_boundaries(submission: Any) -> None:
     """Called when the operators' module was loaded."""
     from airflow_provider_volubile import dialling
@@ -113,7 +125,9 @@ def set_boundaries(submission: Any) -> None:
             raise
 
     Journal.begin = around("before-begin", witnessed, "before-send")
-    Journal.accept_all = around("before-accept", Journal.accept_all, "after-accept")
+    Journal.accept_all = around("before-accept", written(Journal.accept_all), "after-accept")
+    Journal.refuse = written(Journal.refuse)  # type: ignore[method-assign]
+    Journal.release = written(Journal.release)  # type: ignore[method-assign]
     Journal.complete = around("before-complete", Journal.complete, "after-complete")
     Journal.miss = around(None, Journal.miss, "after-miss")
     Operator = submission.SubmissionOperator
