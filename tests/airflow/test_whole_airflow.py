@@ -7,6 +7,7 @@ import signal
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,14 @@ def xcom(airflow: LiveAirflow, dag: str, run: str, task: str) -> Any:
 
 
 def mark_failed(airflow: LiveAirflow, dag: str, run: str, *tasks: str) -> None:
+    def marked(task: str) -> bool:
+        with suppress(AssertionError):  # SQLite may just be locked
+            airflow.api("PATCH", task_path(dag, run, task), json={"new_state": "failed"})
+            return True
+        return False
+
     for task in tasks:
-        airflow.api("PATCH", task_path(dag, run, task), json={"new_state": "failed"})
+        airflow.wait_until(lambda task=task: marked(task), 60)
 
 
 def clear(airflow: LiveAirflow, dag: str, run: str, *tasks: str) -> None:
