@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.sdk import Context, conf
 from airflow.sdk.exceptions import TaskAwaitingInput
@@ -359,31 +359,29 @@ class SubmissionOperator(VolubileOperator):
         if self.on_unknown == "resend" and not record.resent:
             self.log.warning("Nothing shows that %s was taken; it is sent again, as on_unknown says.", what)
             journal.resend(number)
-        elif self.on_unknown == "ask":
-            self._ask(context, journal, number, what)
         else:
+            if self.on_unknown == "ask":
+                self._ask(context, number, what)
+                ways = (
+                    " (Airflow's UI goes on showing this task's first question, which was about another request, so "
+                    "nobody is asked about this one)"
+                )
+            else:
+                ways = "; with on_unknown='ask' it asks in Airflow's UI what you found"
             again = " a second time" if record.resent else ""
             raise VolubileUnknownSubmission(
                 f"Nobody knows whether {what} was created: its answer was lost{again} at "
                 f"{record.sent_at:%Y-%m-%d %H:%M} UTC, and no call of it appeared within "
                 f"{self.confirmation_timeout:g} s of looking. It was not sent again. Look for it in Volubile's "
                 "dashboard. Then clear this task, keeping its state: it looks once more and goes on if calls have "
-                "appeared; with on_unknown='ask' it asks in Airflow's UI what you found; with on_unknown='resend' it "
-                "sends the request again, once. Requests accepted before are never sent again."
+                f"appeared{ways}; with on_unknown='resend' it sends the request again, once. Requests accepted before "
+                "are never sent again."
             )
 
-    def _ask(self, context: Context, journal: SubmissionJournal, number: int, what: str) -> NoReturn:
-        from airflow.sdk import Param
-        from airflow.sdk.execution_time.hitl import upsert_hitl_detail
-
-        asked = {"ti": str(context["ti"].id), "part": number}
-        earlier = journal.noted("asked") or asked
-        if earlier["ti"] == asked["ti"] and earlier["part"] != number:
-            # Airflow keeps the text of a try's first question, which was about another request.
-            raise VolubileError(f"The answer of {what} was lost too; the next try of this task asks about it.")
-        journal.note(asked=asked)
-        upsert_hitl_detail(
-            ti_id=context["ti"].id,
+    def _ask(self, context: Context, number: int, what: str) -> None:
+        """Wait for a person's answer, without a worker. Returns if nobody can be asked about this request."""
+        is_shown = show_question(
+            context["ti"].id,
             subject="Was this request created in Volubile?",
             body=(
                 f"The answer to the creation of {what} was lost, and no call of it appeared within "
@@ -391,9 +389,9 @@ class SubmissionOperator(VolubileOperator):
                 "its id (campaigns only; without it the campaign can be waited for but not paused)."
             ),
             options=[CREATED, SEND, STOP],
-            params={"id": Param("", type="string", title="Campaign id", maxLength=64).serialize()},
         )
-        raise TaskAwaitingInput(method_name="answered", kwargs={"number": number})
+        if is_shown:
+            raise TaskAwaitingInput(method_name="answered", kwargs={"number": number})
 
     @useless_retries_avoided()
     def answered(self, context: Context, event: Mapping[str, Any], number: int) -> SubmissionHandle:
@@ -555,6 +553,22 @@ class SubmissionOperator(VolubileOperator):
         rows = outcomes((person.phone for person in people.accepted), attempts, Redial.parse(handle.get("redial")))
         write_table(str(self.outcomes_path), rows, OUTCOMES)
         return str(self.outcomes_path)
+
+
+def show_question(ti_id: Any, *, subject: str, body: str, options: list[str]) -> bool:
+    """Have Airflow's UI ask a question.
+
+    :return: whether it does. It keeps the text of a task's first question, over tries and clears, and would have an
+        answer to that taken for an answer to this one.
+    """
+    from airflow.sdk import Param
+    from airflow.sdk.execution_time.comms import CreateHITLDetailPayload
+    from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
+
+    params = {"id": Param("", type="string", title="Campaign id", maxLength=64).serialize()}
+    question = CreateHITLDetailPayload(ti_id=ti_id, options=options, subject=subject, body=body, params=params)
+    shown = SUPERVISOR_COMMS.send(msg=question)
+    return getattr(shown, "body", None) == body
 
 
 def _reference(ti: Any, journal: SubmissionJournal) -> str:

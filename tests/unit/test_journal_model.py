@@ -21,7 +21,6 @@ from typing import Any, ClassVar
 import pytest
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput, TaskDeferred
-from airflow.sdk.execution_time import hitl
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
@@ -229,6 +228,8 @@ class World(RuleBasedStateMachine):
 
     #: Whether the store loses everything between two tries.
     forgets = False
+    here: ClassVar[World]
+    question: str | None
     #: Whether reports are held against the truth: only with all protections on.
     tells_the_truth = True
 
@@ -239,6 +240,7 @@ class World(RuleBasedStateMachine):
         allow_resubmit=st.booleans(),
     )
     def begin(self, kind: str, on_unknown: str, deferrable: bool, allow_resubmit: bool) -> None:
+        World.here, self.question = self, None
         ModelTime.present = START
         self.weather = Weather()
         self.kind, self.on_unknown, self.deferrable = kind, on_unknown, deferrable
@@ -309,6 +311,11 @@ class World(RuleBasedStateMachine):
     @rule(people=st.sampled_from(INPUTS))
     def the_input_changes(self, people: list[str]) -> None:
         self.people = people
+
+    def shows(self, body: str) -> bool:
+        """As Airflow's UI does: the first question of a task stays, whatever is asked later."""
+        self.question = self.question or body
+        return self.question == body
 
     # How it does it --------------------------------------------------------------------------------------------------
 
@@ -444,10 +451,10 @@ class World(RuleBasedStateMachine):
                     self.it_resumes(Weather())
                 case "awaiting":
                     self.somebody_answers(Weather(), stops=False, names_it=True)
-                case "failed" if isinstance(self.failure, VolubileUnknownSubmission) and self.on_unknown == "fail":
+                case "failed" if isinstance(self.failure, VolubileUnknownSubmission) and self.on_unknown != "resend":
                     self.somebody_clears_it()
                     self.a_try_begins(Weather())
-                    if self.state == "failed":
+                    if self.state == "failed" and isinstance(self.failure, VolubileUnknownSubmission):
                         self._check_unknown()
                         return
                 case "failed":
@@ -473,7 +480,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     for module in (submission, waiting):
         monkeypatch.setattr(module, "time", ModelTime)
     monkeypatch.setattr(wire, "MAX_RECIPIENTS", 2)
-    monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **_: None)
+    monkeypatch.setattr(submission, "show_question", lambda ti_id, *, body, **_: World.here.shows(body))
     monkeypatch.setattr(stopping, "resume_campaigns", lambda client, campaigns: None)
     logging.disable()
     monkeypatch.setattr(SubmissionOperator, "log", logging.getLogger(__name__))
