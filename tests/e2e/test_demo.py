@@ -47,7 +47,7 @@ def test_airflow_is_served_with_the_dags(tmp_path: Path) -> None:
         finally:
             os.killpg(process.pid, signal.SIGINT)
             try:
-                process.wait(60)
+                process.wait(240)
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)  # what a component left behind

@@ -276,20 +276,27 @@ def test_the_primary_is_revoked_while_many_read(
     simulator.load_calls(100)
     stop = threading.Event()
 
-    def work() -> int:
-        done = 0
+    rounds = [0] * 4
+
+    def work(number: int) -> int:
         while not stop.is_set():
             assert len(list(volubile.iter_calls(size=20))) == 100
-            done += 1
-        return done
+            rounds[number] += 1
+        return rounds[number]
 
     with ThreadPoolExecutor(4) as pool:
-        workers = [pool.submit(work) for _ in range(4)]
+        workers = [pool.submit(work, number) for number in range(4)]
         try:
             volubile.get_agent(REMINDER_AGENT_ID)
             simulator.revoke_key("primary")
             volubile.get_agent(REMINDER_AGENT_ID)
             simulator.restore_key("primary")
+            # Nobody who was refused the primary shall be refused the secondary, too.
+            before = list(rounds)
+            while any(
+                rounds[number] < before[number] + 2 and not worker.done() for number, worker in enumerate(workers)
+            ):
+                time.sleep(0.01)
             simulator.revoke_key("secondary")
             volubile.get_agent(REMINDER_AGENT_ID)
         finally:
