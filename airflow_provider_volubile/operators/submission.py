@@ -566,7 +566,14 @@ def show_question(ti_id: Any, *, subject: str, body: str, options: list[str]) ->
     from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
 
     params = {"id": Param("", type="string", title="Campaign id", maxLength=64).serialize()}
-    question = CreateHITLDetailPayload(ti_id=ti_id, options=options, subject=subject, body=body, params=params)
+    question = CreateHITLDetailPayload(
+        ti_id=ti_id,
+        options=options,
+        subject=subject,
+        body=body,
+        params=params,
+        assigned_users=[],  # the API server refuses the default of the model
+    )
     shown = SUPERVISOR_COMMS.send(msg=question)
     return getattr(shown, "body", None) == body
 
