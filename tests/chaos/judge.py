@@ -63,7 +63,6 @@ class Verdict:
     left: int = 0
     duplicates: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
-    unfinished: list[str] = field(default_factory=list)
     wrong_reports: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
@@ -107,8 +106,6 @@ def judge(evidence: Evidence) -> Verdict:
             _check_success(verdict, case, evidence.handles.get(key), evidence.submissions)
         elif task.state == "failed" and UNKNOWN in (log := evidence.logs.get(key, "")):
             _check_unknown(verdict, case, log)
-        elif task.state != "failed":
-            verdict.unfinished.append(str(task))  # it reports nothing yet, and its next try would go on
         else:
             verdict.unexpected.append(f"{task}: {evidence.logs.get(key, '')[-1500:]}")
             verdict.lost += [phone for phone in phones if phone not in case.calls]

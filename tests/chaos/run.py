@@ -53,7 +53,6 @@ class Report:
             "unknown outcomes reported at the end": len(verdict.unknown),
             "questions answered by a person": self.tally.questions,
             "wrong reports": len(verdict.wrong_reports),
-            "tasks that Airflow did not end in time": len(verdict.unfinished),
             "other failures": len(verdict.unexpected),
             "tasks at the end": ", ".join(f"{state} {count}" for state, count in sorted(verdict.states.items())),
             "database": self.database,

@@ -166,16 +166,9 @@ def test_an_outcome_reported_as_unknown_is_wrong_when_the_calls_are_there() -> N
     assert judge(bulk(called=PEOPLE, second=DIED, requests=[])).wrong_reports
 
 
-def test_a_task_that_failed_otherwise_is_reported() -> None:
-    evidence = singles(called=PEOPLE[:2], requests=[], ends=["accepted", "accepted"])
-    verdict = judge(replace(evidence, tasks={SINGLE: Task(*SINGLE, "failed", 1)}))
-    assert verdict.unexpected
-    assert verdict.lost == PEOPLE[2:]
-
-
-@pytest.mark.parametrize("state", ["running", "queued", None])
-def test_a_task_that_airflow_did_not_end_is_told_of_and_not_judged(state: str | None) -> None:
+@pytest.mark.parametrize("state", ["failed", "running", None])
+def test_a_task_that_failed_otherwise_or_never_ended_is_reported(state: str | None) -> None:
     evidence = singles(called=PEOPLE[:2], requests=[], ends=["accepted", "accepted"])
     verdict = judge(replace(evidence, tasks={SINGLE: Task(*SINGLE, state, 1)}))
-    assert verdict.unfinished
-    assert verdict.is_good
+    assert verdict.unexpected
+    assert verdict.lost == PEOPLE[2:]
