@@ -29,7 +29,7 @@ from airflow_provider_volubile.exceptions import (
     VolubileRequestRefused,
 )
 from airflow_provider_volubile.outcomes import BEGINNING, NOTHING, Attempt, Progress
-from airflow_provider_volubile.watches import CallsWatch, CampaignWatch, Watch
+from airflow_provider_volubile.watches import CallsWatch, FilteredWatch, Watch
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient
@@ -131,16 +131,16 @@ def look(client: VolubileClient, watches: Sequence[Watch], *, now: datetime) -> 
     :raises VolubileError: Volubile could not be asked at all. Nobody loses by that what is already known.
     """
     result = Round()
-    campaigns: dict[tuple[str, str | None], list[CampaignWatch]] = {}
+    filtered: dict[tuple[str | None, str | None], list[FilteredWatch]] = {}
     calls: list[CallsWatch] = []
     for watch in watches:
-        if isinstance(watch, CampaignWatch):
-            campaigns.setdefault((watch.campaign["name"], watch.agent_id), []).append(watch)
+        if isinstance(watch, FilteredWatch):
+            filtered.setdefault((watch.campaign_name, watch.agent_id), []).append(watch)
         elif isinstance(watch, CallsWatch):
             calls.append(watch)
-    for group in campaigns.values():
+    for group in filtered.values():
         with _errors_of(group):
-            result += _look_at_campaign(client, group, now)
+            result += _look_at_filtered(client, group, now)
     result += _look_at_calls(client, calls, now)
     return result + _look_for_transcripts(client, watches, now)
 
@@ -155,12 +155,12 @@ def _errors_of(group: Sequence[Watch]) -> Iterator[None]:
             watch.error = error
 
 
-def _look_at_campaign(client: VolubileClient, group: list[CampaignWatch], now: datetime) -> Round:
-    """``group`` waits for one campaign: its calls are listed once, and its status read unless all is settled."""
+def _look_at_filtered(client: VolubileClient, group: list[FilteredWatch], now: datetime) -> Round:
+    """``group`` has the same filters: its calls are listed once, and a campaign's status read unless all is settled."""
     requests = moved = 0
     listed = pages(
         client,
-        {"campaign": group[0].campaign["name"], "agent_id": group[0].agent_id},
+        {"campaign": group[0].campaign_name, "agent_id": group[0].agent_id},
         horizon=min(watch.horizon for watch in group),
         since=min(watch.since for watch in group),
         now=now,
@@ -172,7 +172,7 @@ def _look_at_campaign(client: VolubileClient, group: list[CampaignWatch], now: d
             for watch in group:
                 watch.see(call, now)
     # Some may know the campaign by its name only.
-    campaign_id = next((watch.campaign["id"] for watch in group if watch.campaign["id"]), None)
+    campaign_id = next((watch.campaign_id for watch in group if watch.campaign_id), None)
     if campaign_id and not all(watch.is_over(now) for watch in group):
         requests += 1
         status = client.get_campaign(campaign_id).status

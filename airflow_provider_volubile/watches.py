@@ -79,7 +79,33 @@ class Watch:
         raise NotImplementedError
 
 
-class CampaignWatch(Watch):
+class FilteredWatch(Watch):
+    """Waits for calls that the filters of the list of calls find.
+
+    :param campaign_name: only calls of the campaign of this name; None for all.
+    :param agent_id: only calls of this agent; None for all.
+    :param since: no call that is waited for is older; aware.
+    """
+
+    #: Where a campaign's status is to be read as well.
+    campaign_id: str | None = None
+    status: str | None = None
+
+    def __init__(
+        self, *, campaign_name: str | None, agent_id: str | None, since: datetime, with_transcripts: bool = False
+    ) -> None:
+        super().__init__(with_transcripts=with_transcripts)
+        self.campaign_name = campaign_name
+        self.agent_id = agent_id
+        self.since = since
+
+    @property
+    def horizon(self) -> datetime:
+        """How far back the list must be read: older calls tell nothing new."""
+        raise NotImplementedError
+
+
+class CampaignWatch(FilteredWatch):
     """Waits until everyone in one campaign has an outcome.
 
     :param campaign: the campaign; calls are tied to it by its name only.
@@ -97,12 +123,15 @@ class CampaignWatch(Watch):
         redial: Redial,
         with_transcripts: bool = False,
     ) -> None:
-        super().__init__(with_transcripts=with_transcripts)
+        super().__init__(
+            campaign_name=campaign["name"],
+            agent_id=agent_id,
+            since=since - CLOCK_TOLERANCE if since else BEGINNING,
+            with_transcripts=with_transcripts,
+        )
         self.campaign = campaign
-        self.agent_id = agent_id
-        self.since = since - CLOCK_TOLERANCE if since else BEGINNING
+        self.campaign_id = campaign["id"]
         self.redial = redial
-        self.status: str | None = None
 
     def see(self, call: Call, now: datetime) -> None:
         ours = self.agent_id in (None, call.agent_id)

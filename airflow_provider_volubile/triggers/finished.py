@@ -16,12 +16,10 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_provider_volubile.exceptions import VolubileError
-from airflow_provider_volubile.handles import CampaignRef
 from airflow_provider_volubile.hooks.volubile import VolubileHook
 from airflow_provider_volubile.outcomes import NOTHING, Progress
-from airflow_provider_volubile.schedule import Redial
 from airflow_provider_volubile.triggers.polling import shared_poll
-from airflow_provider_volubile.watches import CLOCK_TOLERANCE, CampaignWatch
+from airflow_provider_volubile.watches import CLOCK_TOLERANCE, FilteredWatch
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.models import Call
@@ -61,27 +59,24 @@ class Cursor(TypedDict):
     told: list[str]
 
 
-class FinishedWatch(CampaignWatch):
-    """Listed like the calls of a campaign, or of none in particular, and never over. Gives each ended call once.
+class FinishedWatch(FilteredWatch):
+    """Gives each call that ended once, and is never over.
 
     The poll shows it calls in a thread, while the trigger takes them in the event loop.
     """
 
     def __init__(self, *, agent_id: str | None, campaign: str | None, cursor: Cursor) -> None:
-        # Without a name the list is not filtered by one.
-        ref = CampaignRef(id=None, name=cast("str", campaign), recipients=0)
-        super().__init__(ref, agent_id=agent_id, since=None, redial=Redial())
-        self.since = datetime.fromisoformat(cursor["since"])
+        super().__init__(campaign_name=campaign, agent_id=agent_id, since=datetime.fromisoformat(cursor["since"]))
         self._started = datetime.fromisoformat(cursor["started"])
         self._told = dict.fromkeys(cursor["told"], self.since)
         self._open: dict[str, datetime] = {}
-        self._ended: dict[str, str] = {}  # type: ignore[assignment]
+        self._new: dict[str, str] = {}
         self._newest = self.since
         self._total = 0
         self._lock = Lock()
 
     def knows(self, call: Call) -> bool:
-        return call.id in self._told or call.id in (self._ended if call.is_final else self._open)
+        return call.id in self._told or call.id in (self._new if call.is_final else self._open)
 
     def see(self, call: Call, now: datetime) -> None:
         # A call that was just created may have no time yet.
@@ -96,13 +91,13 @@ class FinishedWatch(CampaignWatch):
             self._open.pop(call.id, None)
             self._told[call.id] = at
             if (call.end_time or at) >= self._started:
-                self._ended[call.id] = call.status
+                self._new[call.id] = call.status
                 self._total += 1
 
     def take(self, now: datetime) -> dict[str, str]:
         """Calls that ended and were not taken before: final statuses by id."""
         with self._lock:
-            ended, self._ended = self._ended, {}
+            ended, self._new = self._new, {}
             recent = [at for at in self._open.values() if now - at < LONGEST_CALL]
             self.since = max(self.since, min(recent, default=self._newest) - CLOCK_TOLERANCE)
             self._open = {call_id: at for call_id, at in self._open.items() if at >= self.since}
@@ -112,7 +107,7 @@ class FinishedWatch(CampaignWatch):
     def cursor(self) -> Cursor:
         """Where to go on once everything taken has been told."""
         with self._lock:
-            told = [call_id for call_id in self._told if call_id not in self._ended]
+            told = [call_id for call_id in self._told if call_id not in self._new]
             return Cursor(started=self._started.isoformat(), since=self.since.isoformat(), told=told)
 
     @property
