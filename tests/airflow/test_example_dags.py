@@ -18,13 +18,11 @@ from zoneinfo import ZoneInfo
 
 import duckdb
 import pytest
-import s3fs
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG, ObjectStoragePath
-from airflow.sdk.io import attach
-from moto.server import ThreadedMotoServer
 
 from airflow_provider_volubile.simulator import LedgerEntry, Simulator
+from tests import s3
 from tests.airflow.conftest import Ran, store
 from tests.airflow.helpers import REMINDER
 from tests.simulator.raw_api import RawApi
@@ -37,15 +35,8 @@ PARIS = ZoneInfo("Europe/Paris")
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    """A bucket on a local S3 server."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    files = s3fs.S3FileSystem(key="k", secret="s", endpoint_url=f"http://{host}:{port}", skip_instance_cache=True)
-    files.mkdir("airflow-example-dags")
-    attach("s3", "examples", fs=files)
-    yield "s3://examples@airflow-example-dags"
-    server.stop()
+    with s3.bucket("airflow-example-dags") as address:
+        yield address
 
 
 def load(name: str) -> DAG:

@@ -21,6 +21,7 @@ from airflow_provider_volubile.operators.exports import (
     VolubileExportTranscriptsOperator,
 )
 from airflow_provider_volubile.simulator import REMINDER_AGENT_ID, Simulator
+from tests import s3
 from tests.airflow.conftest import Ran, RunDag, store
 
 pytestmark = pytest.mark.airflow
@@ -36,20 +37,9 @@ def out(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[str]:
-    """A bucket on a local S3 server."""
-    import s3fs
-    from airflow.sdk.io import attach
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    files = s3fs.S3FileSystem(key="k", secret="s", endpoint_url=f"http://{host}:{port}", skip_instance_cache=True)
-    files.mkdir("airflow-exports")
-    attach("s3", "moto", fs=files)
-    yield "s3://moto@airflow-exports"
-    server.stop()
+def bucket() -> Iterator[str]:
+    with s3.bucket("airflow-exports") as address:
+        yield address
 
 
 def export_calls(out: Any, **changes: Any) -> VolubileExportCallsOperator:
@@ -175,9 +165,9 @@ class TestCalls:
         assert ran.state == "success"
         assert any(name.startswith("classification_") for name in rows(out / FILE)[0] if name != "classification_data")
 
-    def test_s3(self, run_dag: RunDag, simulator: Simulator, s3: str) -> None:
+    def test_s3(self, run_dag: RunDag, simulator: Simulator, bucket: str) -> None:
         simulator.load_calls(7, created_from=YESTERDAY, created_to=YESTERDAY)
-        ran = run_dag(lambda: export_calls(f"{s3}/calls"))
+        ran = run_dag(lambda: export_calls(f"{bucket}/calls"))
         assert len(rows(ObjectStoragePath(ran.xcom("export")["files"][0]))) == 7
 
     @pytest.mark.parametrize(
@@ -192,7 +182,10 @@ class TestCalls:
             ({"flatten": True}, "needs agent_id"),
             ({"flatten": {"extractors": []}}, "neither 'extracted' nor"),
             ({"output_path": ""}, "output_path is empty"),
-            ({"output_path": "s3://moto@nowhere/calls"}, "Could not write s3://moto@nowhere/calls"),
+            (
+                {"output_path": "s3://airflow-exports@nowhere/calls"},
+                "Could not write s3://airflow-exports@nowhere/calls",
+            ),
             ({"lookback": -1}, "must not be negative"),
         ],
     )
@@ -200,7 +193,7 @@ class TestCalls:
         self,
         run_dag: RunDag,
         simulator: Simulator,
-        s3: str,
+        bucket: str,
         out: Path,
         capfd: pytest.CaptureFixture[str],
         changes: dict[str, Any],
@@ -319,11 +312,11 @@ class TestTranscriptsAndRecordings:
         assert run_dag(export(2)).state == "success"
         assert run_dag(export(None)).state == "success"
 
-    def test_recordings_on_s3(self, run_dag: RunDag, simulator: Simulator, s3: str) -> None:
+    def test_recordings_on_s3(self, run_dag: RunDag, simulator: Simulator, bucket: str) -> None:
         simulator.configure(recording_answer="redirect")
         ids = simulator.load_calls(3, created_from=YESTERDAY, created_to=YESTERDAY)
         ran = run_dag(
-            lambda: VolubileExportRecordingsOperator(task_id="export", calls=ids, output_path=f"{s3}/recordings")
+            lambda: VolubileExportRecordingsOperator(task_id="export", calls=ids, output_path=f"{bucket}/recordings")
         )
         files = ran.xcom("export")["files"]
         assert len(files) == sum(entry["recorded"] for entry in simulator.ledger()) > 0

@@ -18,31 +18,22 @@ from airflow_provider_volubile.exports import store
 from airflow_provider_volubile.exports.files import Export, write_table
 from airflow_provider_volubile.exports.schemas import CALLS, OUTCOMES
 from airflow_provider_volubile.exports.store import VolubileStoreError, is_safe_name, open_path
+from tests import s3
 
 SELECTION = {"agent_id": "a", "date": "2025-11-12"}
 
 
 @pytest.fixture(scope="session")
-def s3():
-    """A bucket on a local S3 server, as ``s3://moto@exports``."""
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    files = s3fs.S3FileSystem(key="k", secret="s", endpoint_url=f"http://{host}:{port}", skip_instance_cache=True)
-    files.mkdir("exports")
-    attach("s3", "moto", fs=files)
-    yield "s3://moto@exports"
-    server.stop()
+def bucket():
+    with s3.bucket("exports") as address:
+        yield address
 
 
 @pytest.fixture(params=["file", "s3"])
 def folder(request, tmp_path):
     if request.param == "file":
         return open_path(str(tmp_path / "out"))
-    return open_path(f"{request.getfixturevalue('s3')}/{tmp_path.name}")
+    return open_path(f"{request.getfixturevalue('bucket')}/{tmp_path.name}")
 
 
 def rows(*ids):
@@ -165,9 +156,9 @@ class TestStores:
         with pytest.raises(VolubileStoreError, match=f"Could not read {tmp_path}/out/_calls"):
             run(open_path(str(tmp_path / "out")), "c1")
 
-    def test_a_bucket_that_is_not_there(self, s3):
-        with pytest.raises(VolubileStoreError, match="Could not write s3://moto@nowhere/out/date=2025-11-12/calls"):
-            run(open_path(s3.replace("exports", "nowhere") + "/out"), "c1")
+    def test_a_bucket_that_is_not_there(self, bucket):
+        with pytest.raises(VolubileStoreError, match="Could not write s3://exports@nowhere/out/date=2025-11-12/calls"):
+            run(open_path(bucket.replace("@exports", "@nowhere") + "/out"), "c1")
 
     def test_a_store_nobody_knows(self):
         with pytest.raises(VolubileError, match="No filesystem registered"):
