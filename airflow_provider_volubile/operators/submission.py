@@ -380,6 +380,8 @@ class SubmissionOperator(VolubileOperator):
 
     def _ask(self, context: Context, number: int, what: str) -> None:
         """Wait for a person's answer, without a worker. Returns if nobody can be asked about this request."""
+        from airflow_provider_volubile.questions import show_question
+
         is_shown = show_question(
             context["ti"].id,
             subject="Was this request created in Volubile?",
@@ -553,29 +555,6 @@ class SubmissionOperator(VolubileOperator):
         rows = outcomes((person.phone for person in people.accepted), attempts, Redial.parse(handle.get("redial")))
         write_table(str(self.outcomes_path), rows, OUTCOMES)
         return str(self.outcomes_path)
-
-
-def show_question(ti_id: Any, *, subject: str, body: str, options: list[str]) -> bool:
-    """Have Airflow's UI ask a question.
-
-    :return: whether it does. It keeps the text of a task's first question, over tries and clears, and would have an
-        answer to that taken for an answer to this one.
-    """
-    from airflow.sdk import Param
-    from airflow.sdk.execution_time.comms import CreateHITLDetailPayload
-    from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
-
-    params = {"id": Param("", type="string", title="Campaign id", maxLength=64).serialize()}
-    question = CreateHITLDetailPayload(
-        ti_id=ti_id,
-        options=options,
-        subject=subject,
-        body=body,
-        params=params,
-        assigned_users=[],  # the API server refuses the default of the model
-    )
-    shown = SUPERVISOR_COMMS.send(msg=question)
-    return getattr(shown, "body", None) == body
 
 
 def _reference(ti: Any, journal: SubmissionJournal) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from airflow_provider_volubile import dialling, stopping, submissions, waiting
+from airflow_provider_volubile import dialling, questions, stopping, submissions, waiting
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.api.models import AcceptedCall, Agent, Call, Campaign, Page
 from airflow_provider_volubile.exceptions import (
@@ -299,7 +300,7 @@ class World(RuleBasedStateMachine):
         assert isinstance(waiting_for, TaskAwaitingInput)
         number = (waiting_for.kwargs or {})["number"]
         record = self._journal()[number]
-        people = self._parts(self._submitted())[number]
+        people = self._parts(self._submitted())[self._asked_about()]
         taken = any(self.service.dialled[person] for person in people)
         identifier = next((key for key, name in self.service.campaigns.items() if name == record.name), None)
         event = {
@@ -311,6 +312,12 @@ class World(RuleBasedStateMachine):
     @rule(people=st.sampled_from(INPUTS))
     def the_input_changes(self, people: list[str]) -> None:
         self.people = people
+
+    def _asked_about(self) -> int:
+        """The request that the question on the screen names."""
+        named = re.search(r"campaign '[^']*-(\d+)\]'|request (\d+) of", self.question or "")
+        assert named is not None, self.question
+        return int(named[1] or named[2]) - 1
 
     def shows(self, body: str) -> bool:
         """As Airflow's UI does: the first question of a task stays, whatever is asked later."""
@@ -480,7 +487,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     for module in (submission, waiting):
         monkeypatch.setattr(module, "time", ModelTime)
     monkeypatch.setattr(wire, "MAX_RECIPIENTS", 2)
-    monkeypatch.setattr(submission, "show_question", lambda ti_id, *, body, **_: World.here.shows(body))
+    monkeypatch.setattr(questions, "show_question", lambda ti_id, *, body, **_: World.here.shows(body))
     monkeypatch.setattr(stopping, "resume_campaigns", lambda client, campaigns: None)
     logging.disable()
     monkeypatch.setattr(SubmissionOperator, "log", logging.getLogger(__name__))
@@ -531,9 +538,14 @@ def _changed_inputs_are_sent(model: pytest.MonkeyPatch) -> None:
     model.setattr(submissions, "fingerprint", lambda *_: "the same")
 
 
+def _an_answer_to_another_question_counts(model: pytest.MonkeyPatch) -> None:
+    model.setattr(questions, "show_question", lambda ti_id, *, body, **_: World.here.shows(body) or True)
+
+
 @pytest.mark.parametrize(
     "switch_off",
     [
+        _an_answer_to_another_question_counts,
         _forgetting_store,
         _not_written_before_sending,
         _in_flight_is_sent_again,
