@@ -34,6 +34,8 @@ def test_airflow_is_served_with_the_dags(tmp_path: Path) -> None:
             stdout=file,
             stderr=file,
             start_new_session=True,
+            # As in a terminal: a shell has its background jobs, such as this suite perhaps, ignore an interrupt.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as process,
     ):
         try:
@@ -47,7 +49,7 @@ def test_airflow_is_served_with_the_dags(tmp_path: Path) -> None:
         finally:
             os.killpg(process.pid, signal.SIGINT)
             try:
-                process.wait(240)
+                process.wait(60)
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)  # what a component left behind

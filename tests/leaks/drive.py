@@ -150,6 +150,7 @@ def drive_and_search(folder: Path) -> Found:
     environment = {
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
         "AIRFLOW__CORE__FERNET_KEY": fernet_key,
+        "AIRFLOW__CONNECTION_TEST__TIMEOUT": "600",
         "AIRFLOW__CORE__PARALLELISM": "12",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__API__MAXIMUM_PAGE_LIMIT": "1000",

@@ -538,14 +538,9 @@ def _changed_inputs_are_sent(model: pytest.MonkeyPatch) -> None:
     model.setattr(submissions, "fingerprint", lambda *_: "the same")
 
 
-def _an_answer_to_another_question_counts(model: pytest.MonkeyPatch) -> None:
-    model.setattr(questions, "show_question", lambda ti_id, *, body, **_: World.here.shows(body) or True)
-
-
 @pytest.mark.parametrize(
     "switch_off",
     [
-        _an_answer_to_another_question_counts,
         _forgetting_store,
         _not_written_before_sending,
         _in_flight_is_sent_again,
@@ -593,3 +588,28 @@ def test_taking_a_retry_for_a_clear_is_found_out(model: pytest.MonkeyPatch) -> N
     model.setattr(SubmissionJournal, "open", classmethod(careless))
     with pytest.raises(CalledTwice):
         _dies_between_the_end_and_its_report()
+
+
+def _two_answers_are_lost() -> World:
+    """Somebody has the first request sent, which is refused then; the second is taken, and listed very late."""
+    world = World()
+    world.begin(kind="single", on_unknown="ask", deferrable=False, allow_resubmit=False)
+    world.a_try_begins(Weather(fates=["lost"]))
+    assert world.state == "awaiting"
+    world.somebody_answers(Weather(fates=["refused", "taken"], lags=[1000]), stops=False, names_it=False)
+    if world.state == "awaiting":
+        world.somebody_answers(Weather(), stops=False, names_it=False)
+    return world
+
+
+def test_nobody_is_asked_about_a_request_that_the_question_does_not_name(model: pytest.MonkeyPatch) -> None:
+    world = _two_answers_are_lost()
+    assert isinstance(world.failure, VolubileUnknownSubmission)
+    assert "request 2 of 5" in str(world.failure)
+    assert "nobody is asked about this one" in str(world.failure)
+
+
+def test_taking_an_answer_for_that_to_another_question_is_found_out(model: pytest.MonkeyPatch) -> None:
+    model.setattr(questions, "show_question", lambda ti_id, *, body, **_: World.here.shows(body) or True)
+    with pytest.raises(CalledTwice):
+        _two_answers_are_lost()
