@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import requests
 import sqlalchemy
+import tenacity
 
 from airflow_provider_volubile.simulator import Simulator
 from tests.live import LiveAirflow, connection_json, free_port
@@ -193,13 +194,15 @@ class Stack(LiveAirflow):
 
     def rows(self, query: str) -> list[Any]:
         """Rows of a query, in which ``:dag`` is our Dag."""
-        for _ in range(120):
-            try:
-                with self.engine.connect() as connection:
-                    return [tuple(row) for row in connection.execute(sqlalchemy.text(query), {"dag": DAG})]
-            except sqlalchemy.exc.OperationalError:  # it is being restarted, or locked
-                time.sleep(0.5)
-        raise TimeoutError("the database does not answer")
+        for attempt in tenacity.Retrying(  # while it is being restarted, or locked
+            retry=tenacity.retry_if_exception_type(sqlalchemy.exc.OperationalError),
+            stop=tenacity.stop_after_delay(60),
+            wait=tenacity.wait_fixed(0.5),
+            reraise=True,
+        ):
+            with attempt, self.engine.connect() as connection:
+                found = [tuple(row) for row in connection.execute(sqlalchemy.text(query), {"dag": DAG})]
+        return found
 
     def tasks(self) -> dict[tuple[str, str], Task]:
         rows = self.rows("select run_id, task_id, state, try_number from task_instance where dag_id = :dag")
