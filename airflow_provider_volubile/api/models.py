@@ -133,6 +133,13 @@ class Call(ApiModel):
     context: dict[str, Any] | None = None
     created: Moment | None = None
 
+    def model_post_init(self, context: Any, /) -> None:
+        extra = self.model_extra or {}
+        # Of two spellings in one answer pydantic takes the first, although it may be null, and leaves the other one.
+        for name, other in (("extracted_data", "extractorData"), ("classification_data", "classifierData")):
+            if getattr(self, name) is None and isinstance(extra.get(other), dict):
+                self.__dict__[name] = extra.pop(other)
+
     @property
     def is_final(self) -> bool:
         """Whether the call is over. A status that is not known is not final."""

@@ -99,6 +99,19 @@ def test_the_spelling_of_webhooks_is_understood() -> None:
     assert not call.model_extra
 
 
+@pytest.mark.parametrize("read", [Call.model_validate_json, lambda text: Call.model_validate(json.loads(text))])
+def test_of_two_spellings_the_one_that_says_something_is_taken(read: Any) -> None:
+    members = {"extractedData": None, "extractorData": {"a": 1}, "classifierData": {"b": 2}, "classificationData": None}
+    call = read(json.dumps({"id": ID} | members))
+    assert (call.extracted_data, call.classification_data) == ({"a": 1}, {"b": 2})
+    assert call.model_dump(by_alias=True, exclude_none=True) == {
+        "id": ID,
+        "status": "",
+        "extractedData": {"a": 1},
+        "classificationData": {"b": 2},
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "moment"),
     [
