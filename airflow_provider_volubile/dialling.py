@@ -211,7 +211,7 @@ class CampaignDialler:
     def find(self, number: int, part: Part, record: PartRecord) -> Sequence[str] | None:
         # A call of the campaign proves that it exists; its id stands nowhere in a call.
         phones = {person.phone for person in part}
-        calls = _calls_since(self._client, record.sent_at, campaign=record.name, agent_id=self._agent_id)
+        calls = calls_since(self._client, record.sent_at, campaign=record.name, agent_id=self._agent_id)
         return () if any(call.phone in phones for call in calls) else None
 
     def traces(self, parts: Sequence[Part], since: datetime) -> bool:
@@ -235,9 +235,9 @@ class CallDialler:
     def traces(self, parts: Sequence[Part], since: datetime) -> bool:
         # Parts are sent in order, so one of the first people was called if anybody was; some may have been refused.
         return any(
-            _carried(call) == self._reference(number)
+            carried(call) == self._reference(number)
             for number, part in enumerate(parts[:3])
-            for call in _calls_since(self._client, since, agent_id=self._agent_id, phone=part[0].phone)
+            for call in calls_since(self._client, since, agent_id=self._agent_id, phone=part[0].phone)
         )
 
     def identify(self, parts: Mapping[int, Part], records: Mapping[int, PartRecord]) -> Mapping[int, Sequence[str]]:
@@ -245,9 +245,9 @@ class CallDialler:
         known = {call_id for record in records.values() for call_id in record.ids}
         call_of: dict[str, str] = {}
         since = min((record.sent_at for record in records.values() if record.sent_at), default=None)
-        for call in _calls_since(self._client, since, agent_id=self._agent_id):
+        for call in calls_since(self._client, since, agent_id=self._agent_id):
             number = number_of.get(call.phone or "")
-            if number is None or _carried(call) not in (None, self._reference(number)):
+            if number is None or carried(call) not in (None, self._reference(number)):
                 continue
             # A person who was called twice on purpose counts once, with the call that is known already.
             if call.id in known or call.phone not in call_of:
@@ -263,9 +263,9 @@ class CallDialler:
     def _found(self, number: int, part: Part, record: PartRecord, **filters: Any) -> Iterator[Call]:
         """Calls of a part, one for each person."""
         missing = {person.phone for person in part}
-        for call in _calls_since(self._client, record.sent_at, agent_id=self._agent_id, **filters):
+        for call in calls_since(self._client, record.sent_at, agent_id=self._agent_id, **filters):
             # The context is documented to come back; should it not, number, agent and time must do.
-            if call.phone in missing and _carried(call) in (None, self._reference(number)):
+            if call.phone in missing and carried(call) in (None, self._reference(number)):
                 missing.discard(call.phone)
                 yield call
             if not missing:
@@ -304,13 +304,13 @@ class SingleDialler(CallDialler):
         return [call.id for call in self._found(number, part, record, phone=part[0].phone)] or None
 
 
-def _carried(call: Call) -> str | None:
+def carried(call: Call) -> str | None:
     """The reference that a call was created with, where the service tells it."""
     carried = (call.context or {}).get(REFERENCE_KEY)
     return str(carried) if carried else None
 
 
-def _calls_since(client: VolubileClient, sent_at: datetime | None, **filters: Any) -> Iterator[Call]:
+def calls_since(client: VolubileClient, sent_at: datetime | None, **filters: Any) -> Iterator[Call]:
     """Calls that may belong to something sent at that time, newest first."""
     now = datetime.now(UTC)
     since = (sent_at or now) - CLOCK_TOLERANCE

@@ -28,7 +28,8 @@ class SubmissionHandle(TypedDict, total=False):
     :ivar rejected: rows that nobody was called for.
     :ivar campaigns: of a campaign submission: id, name and number of recipients of each part.
     :ivar redial: of a campaign submission: ``max``, ``delay``, ``retry_on``.
-    :ivar call_ids: of bulk and single calls: their ids.
+    :ivar call_ids: of bulk and single calls: their ids, as far as they were known.
+    :ivar reference: of bulk and single calls: what the ``airflow_ref`` in each call's context begins with.
     :ivar counts: after waiting: number of people by outcome, ``NEVER_DIALED`` included.
     :ivar outcomes: where the outcomes table was written, if it was asked for.
     """
@@ -41,6 +42,7 @@ class SubmissionHandle(TypedDict, total=False):
     campaigns: list[CampaignRef]
     redial: dict[str, Any]
     call_ids: list[str]
+    reference: str
     counts: dict[str, int]
     outcomes: str
 

@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_volubile.api import wire
+from airflow_provider_volubile.dialling import calls_since, carried
+from airflow_provider_volubile.exceptions import VolubileOutcomeGap
 from airflow_provider_volubile.handles import SubmissionHandle, handles_and_ids
 from airflow_provider_volubile.waiting import READ_ONE_BY_ONE, pages
 from airflow_provider_volubile.watches import CampaignWatch, campaign_watches
@@ -48,6 +50,30 @@ def time_of(call: Call) -> datetime | None:
     return call.created or call.start_time or call.end_time
 
 
+def complete(client: VolubileClient, handle: SubmissionHandle) -> SubmissionHandle:
+    """The handle with the ids that were not known when it was returned: an answer may tell none, and lists are late.
+
+    :raises VolubileOutcomeGap: calls that the service accepted are still not listed.
+    """
+    ids = dict.fromkeys(handle.get("call_ids", ()))
+    recipients = handle.get("recipients", len(ids))
+    if "call_ids" not in handle or len(ids) >= recipients:
+        return handle
+    if (reference := handle.get("reference")) and (submitted_at := handle.get("submitted_at")):
+        found: dict[str, str] = {}
+        for call in calls_since(client, datetime.fromisoformat(submitted_at), agent_id=handle.get("agent_id")):
+            # Somebody who was called twice on purpose counts once, with the call that is known already.
+            if (carried(call) or "").startswith(f"{reference}-") and found.get(call.phone or call.id) not in ids:
+                found[call.phone or call.id] = call.id
+        ids |= dict.fromkeys(found.values())
+    if len(ids) < recipients:
+        raise VolubileOutcomeGap(
+            f"{recipients} people were accepted, but only {len(ids)} of their calls are listed. Look in Volubile's "
+            "dashboard for the others. Clearing this task looks once more, and calls no one."
+        )
+    return SubmissionHandle(**{**handle, "call_ids": list(ids)})
+
+
 def find_calls(client: VolubileClient, calls: Any, *, now: datetime) -> list[CallRef]:
     """Find the calls of submissions, or take ids as they are, each once.
 
@@ -56,6 +82,7 @@ def find_calls(client: VolubileClient, calls: Any, *, now: datetime) -> list[Cal
 
     :param calls: a handle that a dialling operator returned, an id, or a list of handles or ids.
     :raises VolubileInputError: it is none of these.
+    :raises VolubileOutcomeGap: not all calls of a handle are listed.
     """
     found: dict[str, CallRef] = {}
     for item in handles_and_ids(calls, "calls"):
@@ -77,7 +104,7 @@ def _of_submission(client: VolubileClient, handle: SubmissionHandle, now: dateti
     )
     for watch in watches:
         yield from _of_campaign(client, watch, now)
-    yield from _of_ids(client, handle, now)
+    yield from _of_ids(client, complete(client, handle), now)
 
 
 def _of_campaign(client: VolubileClient, watch: CampaignWatch, now: datetime) -> Iterator[CallRef]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from airflow_provider_volubile.api.models import Call
 
 NEVER_DIALED = "NEVER_DIALED"
+# Not ``REJECTED``, which is a call's status: the service would not take this number, and nobody was called.
+REFUSED = "REFUSED"
 
 # Before any call; not the first day of the calendar, so that something can be subtracted from it.
 BEGINNING = datetime.fromtimestamp(0, UTC)
@@ -52,8 +54,9 @@ class Attempt(NamedTuple):
 class Outcome(TypedDict):
     """What became of one recipient; a row of the outcomes table.
 
-    ``status`` is the status of the last call, or ``NEVER_DIALED``. ``duration`` is in seconds, of the last call.
-    ``settled`` is false while the last call goes on or another attempt is due.
+    ``status`` is the status of the last call, ``NEVER_DIALED``, or ``REFUSED`` where the service did not take the
+    number. ``duration`` is in seconds, of the last call. ``settled`` is false while the last call goes on or another
+    attempt is due.
     """
 
     phone: str
@@ -152,8 +155,13 @@ def progress(recipients: int, attempts: Collection[Attempt], redial: Redial) -> 
     )
 
 
-def outcomes(phones: Iterable[str], attempts: Collection[Attempt], redial: Redial) -> list[Outcome]:
-    """One row for each of ``phones``, in their order, dialled or not. Calls of other people are left out."""
+def outcomes(
+    phones: Iterable[str], attempts: Collection[Attempt], redial: Redial, *, refused: Collection[str] = ()
+) -> list[Outcome]:
+    """One row for each of ``phones``, in their order, dialled or not. Calls of other people are left out.
+
+    :param refused: those whom the service did not take.
+    """
     people = by_person(attempts)
     rows = []
     for phone in phones:
@@ -162,8 +170,8 @@ def outcomes(phones: Iterable[str], attempts: Collection[Attempt], redial: Redia
         rows.append(
             Outcome(
                 phone=phone,
-                status=last.status if last else NEVER_DIALED,
-                settled=is_settled(calls, redial),
+                status=last.status if last else REFUSED if phone in refused else NEVER_DIALED,
+                settled=is_settled(calls, redial) or phone in refused,
                 attempts=len(calls),
                 last_call_id=last.call_id if last else None,
                 duration=last.duration if last else None,
@@ -202,7 +210,8 @@ def check_gaps(
     if max_missing is not None and missing > max_missing:
         raise VolubileOutcomeGap(f"{missing} of {people} recipients were never dialled; max_missing is {max_missing}.")
     reached = sum(number for status, number in counts.items() if status in wire.REACHED_CALL_STATUSES)
-    if min_success_ratio is not None and reached < min_success_ratio * people:
+    # The quotient is rounded as the user's number was: 55 of 100 are 0.55, while 0.55 * 100 is more than 55.
+    if min_success_ratio is not None and people and reached / people < min_success_ratio:
         raise VolubileOutcomeGap(
             f"{reached} of {people} recipients were reached ({reached / people:.1%}); "
             f"min_success_ratio is {min_success_ratio:.1%}."

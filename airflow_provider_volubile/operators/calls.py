@@ -48,6 +48,8 @@ class CallOperator(SubmissionOperator):
     def handle(self, journal: SubmissionJournal) -> SubmissionHandle:
         handle = super().handle(journal)
         handle["call_ids"] = [call_id for record in journal for call_id in record.ids]
+        if reference := journal.noted("reference"):
+            handle["reference"] = reference
         return handle
 
     def watches(self, handle: SubmissionHandle) -> Sequence[Watch]:

@@ -255,17 +255,21 @@ class SubmissionOperator(VolubileOperator):
         client = self.hook.client()
         if any(record.state == "pending" for record in journal):
             self.check(client, journal)
-        dialler = self.dialler(client, journal, _reference(ti, journal))
+        reference = _reference(ti, journal)
+        dialler = self.dialler(client, journal, reference)
         is_resumed = not journal.is_new
         if journal.is_new and ti.try_number > 1:
             self._recall(context, journal, parts, dialler)
-        journal.note(rejected=len(people.rejected), max_tries=ti.max_tries)
+        journal.note(rejected=len(people.rejected), max_tries=ti.max_tries, reference=reference)
         self._ti, self._journal = ti, journal
         while (unknown := advance(journal, parts, dialler, stopping=lambda: self._stopping)) is not None:
             self._decide(context, journal, unknown)
         while self._identify(journal, parts, dialler) and (nameless := journal.nameless()):
             if not self._look_again(journal[nameless[0]]):
-                self.log.warning("Of %d accepted requests not all calls are listed yet.", len(nameless))
+                self.log.warning(
+                    "Of %d accepted requests not all calls are listed yet; whoever waits for them looks again.",
+                    len(nameless),
+                )
                 break
         handle = self._handover(journal)
         self.log.info(
@@ -302,6 +306,17 @@ class SubmissionOperator(VolubileOperator):
             check_number("max_missing", self.max_missing)
         if self.min_success_ratio is not None:
             check_number("min_success_ratio", self.min_success_ratio, high=1)
+        if not self.wait_for_completion:
+            asked = [
+                name
+                for name in ("outcomes_path", "max_missing", "min_success_ratio")
+                if getattr(self, name) is not None
+            ]
+            if asked:
+                raise VolubileInputError(
+                    f"{', '.join(asked)}: outcomes are only known after waiting; with wait_for_completion=False leave "
+                    "this out."
+                )
         if self.outcomes_path:
             from airflow_provider_volubile.exports.files import table_format
 
@@ -552,7 +567,15 @@ class SubmissionOperator(VolubileOperator):
         watches = self.watches(handle)
         look(self.hook.client(), watches, now=datetime.now(UTC))
         attempts = [attempt for watch in watches for attempt in watch.attempts]
-        rows = outcomes((person.phone for person in people.accepted), attempts, Redial.parse(handle.get("redial")))
+        refused = {
+            person.phone
+            for record, part in zip(journal, self.parts(people.accepted), strict=True)
+            if record.state == "refused"
+            for person in part
+        }
+        rows = outcomes(
+            (person.phone for person in people.accepted), attempts, Redial.parse(handle.get("redial")), refused=refused
+        )
         write_table(str(self.outcomes_path), rows, OUTCOMES)
         return str(self.outcomes_path)
 

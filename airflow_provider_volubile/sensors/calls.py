@@ -34,8 +34,12 @@ class VolubileCallsSensor(WaitSensor):
         super().__init__(**kwargs)
         self.calls = calls
 
-    @cached_property
+    @property
     def handle(self) -> SubmissionHandle:
+        return _together(self._handles)
+
+    @cached_property
+    def _handles(self) -> list[SubmissionHandle]:
         from airflow_provider_volubile.api import wire
 
         ids: dict[str, None] = {}
@@ -52,7 +56,15 @@ class VolubileCallsSensor(WaitSensor):
                 )
         if ids:
             handles.append(SubmissionHandle(kind="call", recipients=len(ids), call_ids=list(ids)))
-        return _together(handles)
+        return handles
+
+    def finds_more(self) -> bool:
+        from airflow_provider_volubile.lookup import complete
+
+        client = self.hook.client(background=True)
+        known = len(self.handle["call_ids"])
+        self._handles = [complete(client, handle) for handle in self._handles]
+        return len(self.handle["call_ids"]) > known
 
     def watches(self) -> Sequence[Watch]:
         from airflow_provider_volubile.watches import CallsWatch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.sdk import BaseSensorOperator, Context, PokeReturnValue, conf
 from airflow.sdk.exceptions import AirflowSensorTimeout
@@ -58,13 +58,20 @@ class WaitSensor(BaseSensorOperator):
     def hook(self) -> VolubileHook:
         return VolubileHook(self.volubile_conn_id)
 
-    @cached_property
+    @property
     def handle(self) -> SubmissionHandle:
         """What is waited for.
 
         :raises VolubileInputError: what the user gave is no handle and no id.
         """
         raise NotImplementedError
+
+    def finds_more(self) -> bool:
+        """Whether, with all over that was waited for, more belongs to it.
+
+        :raises VolubileOutcomeGap: it certainly does, and cannot be found.
+        """
+        return False
 
     def watches(self) -> Sequence[Watch]:
         """What to watch for it."""
@@ -83,38 +90,53 @@ class WaitSensor(BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         check_choice("wait_for", self.wait_for, WAIT_FOR)
         if self.deferrable:
-            from airflow_provider_volubile.triggers.waiting import DEFERRAL_GRACE
-
-            self.defer(
-                trigger=self.trigger(datetime.now(UTC) + timedelta(seconds=self.timeout)),
-                method_name="execute_complete",
-                timeout=timedelta(seconds=self.timeout) + DEFERRAL_GRACE,
-            )
+            self._defer()
         return super().execute(context)
+
+    def _defer(self) -> NoReturn:
+        from airflow_provider_volubile.triggers.waiting import DEFERRAL_GRACE
+
+        self.defer(
+            trigger=self.trigger(datetime.now(UTC) + timedelta(seconds=self.timeout)),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=self.timeout) + DEFERRAL_GRACE,
+        )
 
     @useless_retries_avoided()
     def poke(self, context: Context) -> PokeReturnValue:
+        event = self._look()
+        return PokeReturnValue(is_done=event is not None, xcom_value=self._finish(event) if event else None)
+
+    def _look(self) -> WaitEvent | None:
+        """Look, and tell of the end if it has come."""
         from airflow_provider_volubile.outcomes import NOTHING
         from airflow_provider_volubile.triggers.events import wait_event
         from airflow_provider_volubile.waiting import look
 
-        now = datetime.now(UTC)
-        look(self.hook.client(background=True), self._watching, now=now)
-        for watch in self._watching:
-            if watch.error:
-                raise watch.error
-        progress = sum((watch.progress() for watch in self._watching), NOTHING)
-        self.log.info("%s", progress)
-        if not all(watch.is_over(now) for watch in self._watching):
-            return PokeReturnValue(is_done=False)
-        return PokeReturnValue(is_done=True, xcom_value=self._finish(wait_event("over", progress, self._watching)))
+        while True:
+            now = datetime.now(UTC)
+            look(self.hook.client(background=True), self._watching, now=now)
+            for watch in self._watching:
+                if watch.error:
+                    raise watch.error
+            progress = sum((watch.progress() for watch in self._watching), NOTHING)
+            self.log.info("%s", progress)
+            if not all(watch.is_over(now) for watch in self._watching):
+                return None
+            if not self.finds_more():
+                return wait_event("over", progress, self._watching)
+            self._watching = self.watches()
 
     @useless_retries_avoided()
     def execute_complete(self, context: Context, event: Any) -> SubmissionHandle:
         """Go on when the trigger has fired."""
         from airflow_provider_volubile.triggers.events import read_event
 
-        return self._finish(read_event(event))
+        result = read_event(event)
+        if result["status"] == "over" and self.finds_more():
+            # The trigger may have waited for these as well: every process begins with what the user gave.
+            result = self._look() or self._defer()
+        return self._finish(result)
 
     def _finish(self, event: WaitEvent) -> SubmissionHandle:
         from airflow_provider_volubile.outcomes import final_counts

@@ -120,6 +120,10 @@ CASES: dict[str, tuple[Callable[..., BaseOperator], str]] = {
     "poll_interval": (call(poll_interval=-1), "poll_interval is -1; it must be a number from 0"),
     "max_missing": (campaign(max_missing="3"), "max_missing is '3'; it must be a number from 0"),
     "ratio": (campaign(min_success_ratio=80), "min_success_ratio is 80; it must be a number from 0 to 1"),
+    "not_waiting": (
+        bulk(wait_for_completion=False, outcomes_path="/tmp/outcomes.csv", max_missing=0),
+        "outcomes_path, max_missing: outcomes are only known after waiting; with wait_for_completion=False leave",
+    ),
     "outcomes": (bulk(outcomes_path="/tmp/outcomes.xlsx"), "/tmp/outcomes.xlsx: its name must end in .jsonl.gz"),
 }
 

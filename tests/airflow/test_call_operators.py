@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+from collections import Counter
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,14 +125,17 @@ def test_ids_that_no_answer_tells_are_found_in_the_list(
     assert simulator.summary()["dialled_by_several_submissions"] == []
 
 
-def test_who_is_refused_is_reported_and_stops_no_one(run_dag: RunDag, simulator: Simulator) -> None:
+def test_who_is_refused_is_reported_and_stops_no_one(run_dag: RunDag, simulator: Simulator, tmp_path: Path) -> None:
     source = numbers()
     people = phones(4, source)
+    table = tmp_path / "outcomes.csv"
 
     def make() -> None:
         refuse = configure(simulator, call_answer="id")
         simulator.fault("createCall", "status", status=400, skip=1)
-        single = VolubileBulkCallsOperator(task_id="single", recipients=people, submit_as="single", **BRIEF)
+        single = VolubileBulkCallsOperator(
+            task_id="single", recipients=people, submit_as="single", outcomes_path=str(table), **BRIEF
+        )
         rows = [*phones(2, source), "12", "", {"phone": "+33639989999", "firstName": "Lucie"}, "+33639989999"]
         bulk = VolubileBulkCallsOperator(task_id="bulk", recipients=rows, wait_for_completion=False, **BRIEF)
         chain(refuse, single, bulk)
@@ -139,6 +145,11 @@ def test_who_is_refused_is_reported_and_stops_no_one(run_dag: RunDag, simulator:
     handle = ran.xcom("single")
     assert (handle["recipients"], handle["rejected"], len(handle["call_ids"])) == (3, 1, 3)
     assert sum(handle["counts"].values()) == 3
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["phone"] for row in rows] == people
+    assert [(row["phone"], row["settled"]) for row in rows if row["status"] == "REFUSED"] == [(people[1], "true")]
+    assert Counter(row["status"] for row in rows) == Counter(handle["counts"]) + Counter(REFUSED=1)
     handle = ran.xcom("bulk")
     assert (handle["recipients"], handle["rejected"], len(handle["call_ids"])) == (3, 3, 3)
     assert "counts" not in handle, "nobody waited for an outcome"

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk import task
+from airflow.sdk import chain, task
 
 from airflow_provider_volubile.operators.calls import VolubileBulkCallsOperator, VolubileCreateCallOperator
 from airflow_provider_volubile.operators.campaigns import VolubileCreateCampaignOperator
+from airflow_provider_volubile.operators.exports import VolubileExportTranscriptsOperator
 from airflow_provider_volubile.sensors.calls import VolubileCallsSensor
 from airflow_provider_volubile.sensors.campaigns import VolubileCampaignSensor
 from airflow_provider_volubile.simulator import Simulator
 from tests.airflow.conftest import RunDag
-from tests.airflow.helpers import REMINDER, UNKNOWN, Failures, numbers, phones
+from tests.airflow.helpers import REMINDER, UNKNOWN, Failures, configure, numbers, phones
 
 pytestmark = pytest.mark.airflow
 
@@ -64,6 +67,45 @@ def test_calls_of_handles_and_ids(run_dag: RunDag, simulator: Simulator, mode: s
     assert together["counts"] == counts(together["call_ids"])
     assert all(ledger[call_id]["transcript_ready"] for call_id in bulk["call_ids"] if heard(ledger[call_id]))
     assert simulator.summary()["max_attempts"] == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_calls_that_a_handle_does_not_name_are_found(
+    run_dag: RunDag, simulator: Simulator, tmp_path: Path, mode: str
+) -> None:
+    people = phones(6, numbers())
+    # The answer tells half of the ids, and the others are not listed before the operator has given up.
+    simulator.configure(speed=3000, bulk_answer="partial", list_lag=3600)
+
+    failures = Failures()
+
+    def make() -> None:
+        bulk = VolubileBulkCallsOperator(
+            task_id="bulk", agent_id=REMINDER, recipients=people, wait_for_completion=False, confirmation_timeout=0.2
+        )
+        listed = configure(simulator, list_lag=0)
+        settings = QUICK | MODES[mode] | {"on_failure_callback": failures}
+        wait = VolubileCallsSensor(task_id="wait", calls=bulk.output, **settings)
+        texts = VolubileExportTranscriptsOperator(
+            task_id="texts", calls=bulk.output, output_path=str(tmp_path), transcript_timeout=0.2
+        )
+
+        @task
+        def of_an_older_version(handle: dict[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in handle.items() if name != "reference"}
+
+        older = of_an_older_version(bulk.output)
+        chain(bulk, listed, [wait, texts, older])
+        VolubileCallsSensor(task_id="nobody_knows", calls=older, **settings)
+
+    ran = run_dag(make)
+    handle = ran.xcom("bulk")
+    assert (handle["recipients"], len(handle["call_ids"])) == (6, 3)
+    waited = ran.xcom("wait")
+    assert sorted(waited["call_ids"]) == sorted(entry["call_id"] for entry in simulator.ledger())
+    assert waited["counts"] == Counter(entry["status"] for entry in simulator.ledger())
+    assert ran.xcom("texts")["counts"]["calls"] == 6
+    assert "6 people were accepted, but only 3 of their calls are listed" in failures["nobody_knows"]
 
 
 def heard(entry: Any) -> bool:

@@ -106,3 +106,11 @@ def test_gaps_fail_with_figures() -> None:
         check_gaps(counts, max_missing=1)
     with pytest.raises(VolubileOutcomeGap, match=r"6 of 10 recipients were reached \(60.0%\)"):
         check_gaps(counts, min_success_ratio=0.7)
+
+
+@pytest.mark.parametrize("percent", range(101))
+def test_the_ratio_asked_for_is_enough(percent: int) -> None:
+    counts = {"COMPLETED": percent, "NO_ANSWER": 100 - percent}
+    check_gaps(counts, min_success_ratio=percent / 100)
+    with pytest.raises(VolubileOutcomeGap):
+        check_gaps(counts, min_success_ratio=(percent + 0.5) / 100)
