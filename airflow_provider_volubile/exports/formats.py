@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
 import json
+import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import islice
@@ -21,6 +20,8 @@ SUFFIXES: dict[FileFormat, str] = {"jsonl": ".jsonl.gz", "parquet": ".parquet", 
 ROW_GROUP_SIZE = 2_000
 # A row group also ends at so many bytes of JSON: a few very long transcripts must not fill the memory.
 ROW_GROUP_BYTES = 8 * 2**20
+
+_QUOTED = re.compile('[",\\r\\n]')
 
 
 def check_format(file_format: str) -> None:
@@ -63,21 +64,25 @@ def _write_jsonl(file: IO[bytes], lines: Iterable[bytes], schema: Schema) -> int
 
 def _write_csv(file: IO[bytes], lines: Iterable[bytes], schema: Schema) -> int:
     rows = 0
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(column.name for column in schema.columns)
+    names = [column.name for column in schema.columns]
+    file.write(_csv_line(names))
     for line in lines:
         values = json.loads(line)
-        writer.writerow(_csv_cell(values[column.name]) for column in schema.columns)
+        file.write(_csv_line(values[name] for name in names))
         rows += 1
-    text.detach()
     return rows
 
 
+def _csv_line(values: Iterable[Any]) -> bytes:
+    return (",".join(map(_csv_cell, values)) + "\n").encode()
+
+
 def _csv_cell(value: Any) -> str:
-    if value is None or isinstance(value, str):
-        return value or ""
-    return _json_text(value)
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else _json_text(value)
+    # By hand: the csv module of Python 3.11 does not quote a lone carriage return, which ends a line to readers.
+    return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
 
 
 def _json_text(value: Any) -> str:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_volubile.exceptions import VolubileInputError
-from airflow_provider_volubile.exports.schemas import Column
+from airflow_provider_volubile.exports.schemas import CALLS, Column
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.models import Agent, Call, TranscriptEvent
+
+_ACCENTS = re.compile("[\u0300-\u036f]")
 
 
 def call_row(call: Call) -> dict[str, Any]:
@@ -71,16 +77,19 @@ class FlatColumns:
     :param extracted: paths into ``extractedData``, such as ``visit.day``, which becomes
         ``extracted_visit_day``.
     :param classification: names in ``classificationData``; each becomes ``classification_<name>``.
-    :raises VolubileInputError: two would have the same column name.
+    :raises VolubileInputError: two columns of the table would have the same name, to engines that know no case.
     """
 
     extracted: tuple[str, ...] = ()
     classification: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        names = [name for name, _, _ in self._sources()]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise VolubileInputError(f"flatten: more than one field would become {', '.join(twice)}")
+        names = Counter(column.name.lower() for column in (*CALLS.columns, *self.columns()))
+        if twice := sorted(name for name, count in names.items() if count > 1):
+            raise VolubileInputError(
+                f"flatten: more than one column would be called {', '.join(twice)}; list the fields, and of these "
+                "one at most. What they hold is in extracted_data and classification_data too."
+            )
 
     @classmethod
     def of(cls, fields: Mapping[str, Collection[str]]) -> FlatColumns:
@@ -91,7 +100,8 @@ class FlatColumns:
         for key, names in fields.items():
             if key not in ("extracted", "classification"):
                 raise VolubileInputError(f"flatten: '{key}' is neither 'extracted' nor 'classification'")
-            if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
+            is_list = isinstance(names, Collection) and not isinstance(names, str)
+            if not is_list or not all(isinstance(name, str) and name for name in names):
                 raise VolubileInputError(f"flatten: '{key}' must be a list of names")
         return cls(tuple(fields.get("extracted", ())), tuple(fields.get("classification", ())))
 
@@ -122,7 +132,33 @@ class FlatColumns:
     def _sources(self) -> Iterator[tuple[str, str, str]]:
         for kind, paths in (("extracted", self.extracted), ("classification", self.classification)):
             for path in paths:
-                yield f"{kind}_{re.sub('[^A-Za-z0-9]+', '_', path)}", kind, path
+                yield f"{kind}_{_column_name(path)}", kind, path
+
+
+def read_flatten(value: Any) -> Mapping[str, Collection[str]] | bool | None:
+    """``flatten`` as a user gives it: also the text that a template makes of it, as JSON or as Python writes it.
+
+    :raises VolubileInputError: it is nothing of that kind.
+    """
+    found = value
+    if isinstance(value, str):
+        text = value.strip()
+        found = {"true": True, "false": False, "none": None, "null": None, "": None}.get(text.lower(), value)
+        for read in (json.loads, ast.literal_eval):
+            with suppress(ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+                found = read(text)
+    if found is None or isinstance(found, bool | Mapping):
+        return found
+    raise VolubileInputError(
+        f"flatten is {value!r}; it must be true, false or a mapping such as "
+        '{"extracted": ["visit.day"], "classification": ["outcome"]}.'
+    )
+
+
+def _column_name(path: str) -> str:
+    """A path as part of a column's name: letters of any script, of which accents on Latin ones are left out."""
+    plain = _ACCENTS.sub("", unicodedata.normalize("NFKD", path))
+    return re.sub(r"[\W_]+", "_", unicodedata.normalize("NFC", plain))
 
 
 def _paths(definitions: Any, prefix: str = "") -> Iterator[str]:

@@ -23,7 +23,7 @@ from airflow_provider_volubile.exports.formats import (
     check_format,
     write_rows,
 )
-from airflow_provider_volubile.exports.rows import FlatColumns, call_row, event_rows, text_row
+from airflow_provider_volubile.exports.rows import FlatColumns, call_row, event_rows, read_flatten, text_row
 from airflow_provider_volubile.exports.schemas import CALLS, TRANSCRIPT_TEXTS, TRANSCRIPTS
 from airflow_provider_volubile.exports.spool import Spool
 
@@ -109,6 +109,15 @@ class TestFormats:
         assert first["recorded"] == "true"
         assert json.loads(first["extracted_data"]) == CALL["extractedData"]
         assert second["duration"] == ""
+
+    @pytest.mark.parametrize("message", ["bonjour\rau revoir", "a\r\nb", "a\nb", '"a", b', " a "])
+    def test_a_cell_of_csv_is_read_back_as_one(self, message, tmp_path):
+        path = tmp_path / "transcripts.csv"
+        event = {"call_id": "c1", "position": 0, "message": message}
+        path.write_bytes(as_bytes(TRANSCRIPTS, [event, event], "csv"))
+        with path.open(newline="") as file:
+            assert [row["message"] for row in csv.DictReader(file)] == [message] * 2
+        assert duckdb.sql(f"SELECT message FROM read_csv('{path}')").fetchall() == [(message,)] * 2
 
     def test_parquet_has_the_stated_types_whatever_the_rows(self, rows):
         full = pyarrow.parquet.read_table(io.BytesIO(as_bytes(CALLS, rows, "parquet")))
@@ -250,14 +259,45 @@ class TestFlatColumns:
     @pytest.mark.parametrize(
         ("fields", "message"),
         [
-            ({"extracted": ["a b", "a.b"]}, "more than one field would become extracted_a_b"),
+            ({"extracted": ["a b", "a.b"]}, "more than one column would be called extracted_a_b"),
+            ({"extracted": ["data"]}, "more than one column would be called extracted_data"),
+            ({"classification": ["Data"]}, "more than one column would be called classification_data"),
+            ({"classification": ["Outcome", "outcome"]}, "more than one column would be called classification_outcome"),
+            ({"extracted": ["\u00e9t\u00e9", "e\u0301te\u0301"]}, "more than one column would be called extracted_ete"),
             ({"extractors": ["a"]}, "'extractors' is neither"),
             ({"extracted": "visit"}, "must be a list"),
+            ({"extracted": None}, "must be a list"),
         ],
     )
     def test_bad_lists(self, fields, message):
         with pytest.raises(VolubileInputError, match=message):
             FlatColumns.of(fields)
+
+    def test_names_in_other_scripts_stay_distinct(self):
+        flat = FlatColumns.of({"extracted": ["téléphone", "né", "nà", "名前", "住所", "が", "か"]})
+        names = [column.name.removeprefix("extracted_") for column in flat.columns()]
+        assert names == ["telephone", "ne", "na", "名前", "住所", "が", "か"]
+
+    @pytest.mark.parametrize(
+        ("text", "value"),
+        [
+            ("true", True),
+            ("False", False),
+            (" TRUE ", True),
+            ("None", None),
+            ("", None),
+            ('{"extracted": ["visit.day"]}', {"extracted": ["visit.day"]}),
+            ("{'extracted': ['visit.day']}", {"extracted": ["visit.day"]}),
+            ({"extracted": ["visit.day"]}, {"extracted": ["visit.day"]}),
+        ],
+    )
+    def test_what_templates_render(self, text, value):
+        assert read_flatten(text) == value
+
+    @pytest.mark.parametrize("text", ["visit.day", "{", "yes", 1, "1"])
+    def test_what_is_no_flatten(self, text):
+        with pytest.raises(VolubileInputError, match=r"flatten is .*must be true, false or a mapping"):
+            read_flatten(text)
 
 
 class TestSpool:
