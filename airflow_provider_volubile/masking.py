@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
-__all__ = ["mask_phone", "mask_phones", "mask_secrets"]
+__all__ = ["is_file", "mask_personal", "mask_phone", "mask_phones", "mask_secrets"]
 
 HIDDEN = "***"
 
@@ -30,7 +31,7 @@ _KEEP_OR_PHONE = re.compile(
         (?:\+|%(?:25)*2B)[ ]?\(?[1-9](?:\d{{6,14}}|(?:{_GAP}\d){{6,14}})(?!\d)   # E.164, its + also as in URLs
       | (?<![0-9A-Za-z])
         (?: 00[ ]?[1-9](?:\d{{6,14}}|(?:{_GAP}\d){{6,14}})          # international prefix
-          | 0[1-9](?:{_GAP}\d\d){{4}}                              # French national
+          | 0[1-9](?:{_GAP}\d\d){{4}}\d?                           # French national, and longer ones
           | 33[1-9]\d{{8}}                                         # French without its +
         )(?![0-9A-Za-z])
     )
@@ -38,6 +39,11 @@ _KEEP_OR_PHONE = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _PLUS = re.compile(r"^\s*(?:%(?:25)*2B)", re.IGNORECASE)
+# What people are read from; without blanks, so that no sentence that ends in one passes for it.
+_FILE = re.compile(r"[^\s,;\[{]+\.(?:csv|jsonl|ndjson|json|parquet)(?:\.gz)?", re.IGNORECASE)
+# ASCII as JSON may write it, once backslashes are gone.
+_ASCII = re.compile(r"u00([2-7][0-9a-fA-F])")
+_ASCII_BEGINS = tuple(f"u00{digit}" for digit in "234567")
 
 
 def mask_phone(phone: str) -> str:
@@ -77,11 +83,46 @@ def mask_phones(text: str) -> str:
     return _KEEP_OR_PHONE.sub(_mask, text)
 
 
+def mask_personal(text: str) -> str:
+    """What may be shown of a text that names people: a number masked, the path or URL of a file, and nothing else.
+
+    A number need not have its country code: where a region is set, any digits may be one.
+    """
+    masked = mask_phone(text)
+    return mask_phones(text) if masked == HIDDEN and is_file(text) else masked
+
+
+def is_file(text: str) -> bool:
+    """Whether a text is the path or URL of a file that people can be read from."""
+    return _FILE.fullmatch(text) is not None
+
+
 def mask_secrets(text: str, secrets: Iterable[str]) -> str:
-    """Take known secrets out of a text, such as what a server says about a request that held them."""
+    """Take known secrets out of a text, such as what a server says about a request that held them.
+
+    Also where JSON writes their characters in another way (``\\/``, ``\\u003d``), which leaves it JSON.
+    """
+    bare = _bare(text)
     for secret in secrets:
-        text = text.replace(secret, HIDDEN)
+        if secret in text or _bare(secret) in bare:  # far cheaper than the pattern, and hardly ever true
+            text = _spellings(secret).sub(HIDDEN, text)
     return text
+
+
+def _bare(text: str) -> str:
+    """The same for all spellings of a text."""
+    if "\\" not in text:
+        return text
+    text = text.replace("\\", "")
+    if any(begin in text for begin in _ASCII_BEGINS):  # letters with accents are common, these are not
+        text = _ASCII.sub(lambda found: chr(int(found[1], 16)), text).replace("\\", "")
+    return text
+
+
+@lru_cache(64)
+def _spellings(secret: str) -> re.Pattern[str]:
+    """A secret, each of its characters plain or escaped, however often: JSON may hold a text of JSON."""
+    return re.compile("".join(rf"\\*(?:{re.escape(char)}|(?i:u00{ord(char):02x}))" for char in secret))
 
 
 def _mask(match: re.Match[str]) -> str:

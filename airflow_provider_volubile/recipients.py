@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow_provider_volubile import tables
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.exceptions import VolubileInputError
-from airflow_provider_volubile.masking import mask_phone
+from airflow_provider_volubile.masking import HIDDEN, is_file, mask_phone
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
@@ -30,6 +30,7 @@ RESERVED = "system"
 # Column names "must avoid spaces and special characters" (https://docs.volubile.ai/en/product/prompt/context).
 _PROMPT_NAME = re.compile(r"[A-Za-z0-9_]+")
 
+_DIGIT = re.compile(r"\d")
 _SPREADSHEET_FLOAT = re.compile(r"\+?\d+(?:[.,]\d+)?[eE]\+?\d+")
 _DECIMAL = re.compile(r"\+?\d+[.,]0+")
 _NUMBER = re.compile(r"\+?[\d\s()./\-\u2010-\u2015\u2212]*\d[\d\s()./\-\u2010-\u2015\u2212]*")
@@ -148,6 +149,13 @@ def _open(source: Any, phone_field: str) -> tables.Table:
         raise VolubileInputError(
             "recipients: got the text of a list where a list or a path is expected; hand over the task's "
             "output itself (recipients=task.output), or set render_template_as_native_obj=True on the Dag"
+        )
+    if isinstance(source, str | int) and len(_DIGIT.findall(text := str(source))) >= 7 and not is_file(text):
+        masked = mask_phone(text)
+        got = f"{_DIGIT.sub('*', text)}, a text" if masked == HIDDEN else f"{masked}, a number"
+        raise VolubileInputError(
+            f"recipients: got {got} where a list or a path is expected: a list, if only of one number, or the path of "
+            f"a file; expected {tables.FORMATS}"
         )
     if isinstance(source, Mapping):
         raise VolubileInputError("recipients: got one object where a list of them, or a path, is expected")

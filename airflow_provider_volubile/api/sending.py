@@ -36,7 +36,7 @@ from airflow_provider_volubile.exceptions import (
     VolubileUnavailable,
     VolubileUnknownOutcome,
 )
-from airflow_provider_volubile.masking import HIDDEN, mask_secrets
+from airflow_provider_volubile.masking import mask_secrets
 
 log = logging.getLogger(__name__)
 
@@ -163,9 +163,8 @@ class Sender:
             if answer.status != 401 or identity is None:
                 break
             if not identity.refused():
-                raise identity.refusal(
-                    message.route.operation, 401, mask_secrets(wire.server_message(answer.body), identity.secrets)
-                )
+                reason = wire.server_message(answer.body, identity.secrets)
+                raise identity.refusal(message.route.operation, 401, reason)
         if identity is not None:
             identity.answered(answer.status)
             answer = _without(identity.secrets, answer)
@@ -274,11 +273,11 @@ def _failure(state: RetryCallState) -> _Again:
 
 def _without(secrets: Iterable[str], answer: Answer) -> Answer:
     """An answer that does not repeat who asked: its texts go to XCom and to files, which nothing masks."""
-    body = answer.body
-    for secret in secrets:
-        if body and len(secret) >= _RECOGNISABLE:
-            body = body.replace(secret.encode(), HIDDEN.encode())
-    return answer if body == answer.body else replace(answer, body=body)
+    if not answer.body:
+        return answer
+    # In Latin-1 any bytes are a text, and secrets are ASCII.
+    body = mask_secrets(answer.body.decode("latin-1"), [one for one in secrets if len(one) >= _RECOGNISABLE])
+    return replace(answer, body=body.encode("latin-1"))
 
 
 def _judge(message: Message, identity: Identity | None, answer: Answer) -> Answer:
@@ -295,9 +294,7 @@ def _judge(message: Message, identity: Identity | None, answer: Answer) -> Answe
                 status=status,
             )
         return answer
-    reason = wire.server_message(answer.body)
-    if identity is not None:
-        reason = mask_secrets(reason, identity.secrets)
+    reason = wire.server_message(answer.body, identity.secrets if identity else ())
     said = f": {reason}" if reason else ""
     if status == 429:
         raise _Again(

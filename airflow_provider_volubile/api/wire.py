@@ -25,7 +25,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from airflow_provider_volubile.exceptions import VolubileInputError
-from airflow_provider_volubile.masking import mask_phone, mask_phones
+from airflow_provider_volubile.masking import mask_phone, mask_phones, mask_secrets
 
 # --- statuses -----------------------------------------------------------------------------------------------------
 
@@ -429,8 +429,8 @@ def recording_link(data: Any) -> str | None:
 _MESSAGE_LIMIT = 300
 
 
-def server_message(body: bytes | None) -> str:
-    """What an error answer says, in one bounded line with numbers masked; empty when it says nothing.
+def server_message(body: bytes | None, secrets: Iterable[str] = ()) -> str:
+    """What an error answer says, in one bounded line with numbers and ``secrets`` masked; empty when it says nothing.
 
     The members of ``ErrorResponse`` are not documented. Assumed: ``message`` (or ``detail``, ``error``, ``title``),
     perhaps with a list ``errors``; any other text is shown as it is, unless it is a web page.
@@ -438,12 +438,13 @@ def server_message(body: bytes | None) -> str:
     if not body:
         return ""
     try:
-        data = json.loads(body)
+        text = "; ".join(dict.fromkeys(_messages(json.loads(body))))
     except (ValueError, RecursionError):
-        text = body[: 4 * _MESSAGE_LIMIT].decode("utf-8", "replace")
-        return "" if text.lstrip().startswith("<") else _one_line(text)
-    parts = list(_messages(data))
-    return _one_line("; ".join(dict.fromkeys(parts)))
+        text = body.decode("utf-8", "replace")
+        if text.lstrip().startswith("<"):
+            return ""
+    # Secrets first: neither what hides numbers nor the limit must cut one in two.
+    return _one_line(mask_secrets(text, secrets))
 
 
 def _messages(data: Any) -> Iterator[str]:
@@ -462,7 +463,8 @@ def _messages(data: Any) -> Iterator[str]:
 
 
 def _one_line(text: str) -> str:
-    masked = mask_phones(" ".join("".join(c if c.isprintable() else " " for c in text).split()))
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 2**16]).split())
+    masked = mask_phones(line[: 4 * _MESSAGE_LIMIT])
     return masked if len(masked) <= _MESSAGE_LIMIT else masked[: _MESSAGE_LIMIT - 1] + "…"
 
 

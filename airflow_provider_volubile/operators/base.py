@@ -89,7 +89,7 @@ class VolubileOperator(BaseOperator):
 
 
 class Personal:
-    """A rendered value that holds people. Airflow shows how many and a masked sample.
+    """A rendered value that holds people. Airflow shows how many and a masked sample, or what file they are in.
 
     :param value: as it was rendered.
     """
@@ -98,14 +98,12 @@ class Personal:
         self.value = value
 
     def serialize(self) -> Any:
-        from airflow_provider_volubile.masking import mask_phones
+        from airflow_provider_volubile.masking import mask_personal
 
-        if isinstance(self.value, str):
-            return mask_phones(self.value)
         if self.value is None:
             return None
-        if not hasattr(self.value, "__iter__"):
-            return mask_phones(str(self.value))
+        if isinstance(self.value, str) or not hasattr(self.value, "__iter__"):
+            return mask_personal(str(self.value))
         rows = list(self.value)
         return {"count": len(rows), "sample": [_masked(row) for row in rows[:SAMPLE]]}
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import pytest
+from airflow.sdk import Context
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_volubile.masking import mask_phone, mask_phones, mask_secrets
+from airflow_provider_volubile.operators.base import Personal
+from airflow_provider_volubile.operators.calls import VolubileBulkCallsOperator, VolubileCreateCallOperator
 
 
 @pytest.mark.parametrize(
@@ -124,6 +129,77 @@ def test_no_fictional_number_survives_in_any_notation() -> None:
         text = before + lead + sep.join(pairs) + after
         digits = re.sub(r"\D", "", mask_phones(text))
         assert len(digits) <= 5, text
+
+
+# --- what Airflow stores and shows of rendered fields ---
+
+
+@pytest.mark.parametrize(
+    ("region", "phone", "shown"),
+    [
+        (None, "+447700900123", "+44 7 ** ** ** * 23"),
+        ("GB", "07700 900123", "07 ** ** ** * 23"),
+        ("GB", "(07700) 900-123", "07 ** ** ** * 23"),
+        ("ES", "612345678", "6 ** ** ** 78"),
+        ("FR", 639980142, "6 ** ** ** 42"),
+        ("US", "(202) 555-0142", "2 ** ** ** * 42"),
+        ("GB", "07700 900123 or 07700 900124", "***"),
+        ("GB", "07700900123@sip.example.com", "***"),
+    ],
+)
+def test_a_rendered_number_of_any_country_is_masked(region: str | None, phone: Any, shown: str) -> None:
+    operator = VolubileCreateCallOperator(
+        task_id="call", agent_id="a", phone="{{ phone }}", call_context="{{ phone }}", default_region=region
+    )
+    operator.render_template_fields(Context(phone=phone))  # type: ignore[call-arg]
+    for field in (operator.phone, operator.call_context):
+        assert isinstance(field, Personal)
+        assert field.serialize() == shown
+        assert repr(field) == f"Personal({shown!r})"
+
+
+@pytest.mark.parametrize(
+    ("recipients", "shown"),
+    [
+        ("/data/people_2025-11-12.csv", "/data/people_2025-11-12.csv"),
+        ("s3://bucket/people.parquet", "s3://bucket/people.parquet"),
+        ("07700900123.csv", "07 ** ** ** * 23.csv"),
+        ('[{"phone": "07700900123"}]', "***"),
+        ('[{"phone": "07700 900123"}].csv', "***"),
+        ("Lucie Martin, 07700 900123, a.csv", "***"),
+        (["07700 900123"], {"count": 1, "sample": ["07 ** ** ** * 23"]}),
+        ([{"name": "Lucie", "tel": "07700 900123"}], {"count": 1, "sample": ["07 ** ** ** * 23"]}),
+    ],
+)
+def test_rendered_recipients_show_a_path_or_a_sample(recipients: Any, shown: Any) -> None:
+    operator = VolubileBulkCallsOperator(task_id="call", agent_id="a", recipients=recipients, default_region="GB")
+    operator.render_template_fields(Context())
+    assert operator.recipients.serialize() == shown
+
+
+# --- secrets ---
+
+SECRET = 'vk/1+Q=%"9f3K\\d0Zs&x'
+IN_JSON = json.dumps(SECRET)[1:-1]
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        SECRET,
+        IN_JSON,
+        IN_JSON.replace("/", r"\/"),
+        IN_JSON.replace("+", r"\u002b").replace("=", r"\u003D").replace("&", r"\u0026"),
+        "".join(f"\\u{ord(char):04x}" for char in SECRET),
+        json.dumps(IN_JSON)[1:-1],
+        json.dumps(IN_JSON.replace("/", r"\/"))[1:-1],
+    ],
+)
+def test_a_secret_is_found_however_json_spells_it(spelled: str) -> None:
+    assert mask_secrets(f"key {spelled}, and", [SECRET]) == "key ***, and"
+    text = json.dumps({"é\n": 1}) + f' "\\\\{spelled}"'
+    assert mask_secrets(text, ["another secret", SECRET]) == json.dumps({"é\n": 1}) + ' "***"'
+    assert mask_secrets(text, [SECRET + "a"]) == text
 
 
 def test_secrets() -> None:

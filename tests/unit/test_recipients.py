@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -293,6 +294,22 @@ class TestOtherFiles:
         path.write_bytes(gzip.compress(f"phone\n{LUCIE}\n".encode())[:-6])
         with pytest.raises(VolubileInputError, match="not a whole gzip file"):
             read_recipients(path)
+
+    @pytest.mark.parametrize(
+        ("source", "shown"),
+        [
+            ("+33639980142", r"\+33 6 \*\* \*\* \*\* 42, a number where a list or a path is expected"),
+            ("06 39 98 01 42", r"06 \*\* \*\* \*\* 42, a number"),
+            ("07700 900123", r"07 \*\* \*\* \*\* \* 23, a number"),
+            (639980142, r"6 \*\* \*\* \*\* 42, a number"),
+            ("07700 900123, 07700 900124", r"\*\*\*\*\* \*{6}, \*\*\*\*\* \*{6}, a text where a list or a path"),
+            ("/data/2025-11-12/people.xlsx", r"/data/\*{4}-\*\*-\*\*/people.xlsx, a text .* expected \.csv, \.jsonl"),
+        ],
+    )
+    def test_a_number_is_no_path(self, source, shown):
+        with pytest.raises(VolubileInputError, match=shown) as error:
+            read_recipients(source, default_region="GB")
+        assert len(re.findall(r"\d", str(error.value))) <= 5
 
     @pytest.mark.parametrize("path", ["nowhere/people.csv", "nosuchstore://bucket/people.csv"])
     def test_a_file_that_cannot_be_read(self, path):

@@ -149,6 +149,37 @@ def test_nothing_leaks(
     assert re.search(r"listCalls -> \d+|listCalls to 127\.0\.0\.1: no answer", log), "one line for each request"
 
 
+@pytest.mark.parametrize("spell", [str, lambda key: key.replace("/", r"\/"), lambda key: key.replace("=", r"\u003d")])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 503])
+def test_no_part_of_a_key_is_left_where_a_long_reason_is_cut(
+    status: int, spell: Callable[[str], str], server: Any, tell: Any, make_client: Any
+) -> None:
+    pair = ApiKeyPair("planted/key+=33639980142/with=number")
+    for before in range(250, 300, 7):
+        said = "x" * before + f" {spell(pair.primary)}"
+        for body in (f'{{"message": "{said}"}}', said, " " * 900 + said):
+            server.on(".*", tell.answer(status, body=body.encode()))
+            with pytest.raises(VolubileError) as error:
+                make_client(pair).get_agent(ID)
+            text = str(error.value)
+            assert "xxx" in text
+            assert not re.search(r"x (pl|.*planted|.*with|.*number)", text), text
+
+
+@pytest.mark.parametrize("escape", ["/", "=", "+", "&", "alp"])
+def test_a_key_that_comes_back_escaped_is_taken_out_of_answers(
+    escape: str, server: Any, tell: Any, make_client: Any
+) -> None:
+    pair = ApiKeyPair("planted/key+with=odd&characters")
+    spelled = "".join(f"\\u{ord(char):04x}" if char in escape else char for char in pair.primary)
+    for form in (spelled, spelled.replace("/", r"\/")):
+        server.on(".*/transcript", tell.answer(200, body=b'[{"action": "RING", "message": "a %s"}]' % form.encode()))
+        server.on(".*", tell.answer(200, body=b'{"id": "a", "name": "a %s", "x": "\\u00e9"}' % form.encode()))
+        agent = make_client(pair).get_agent(ID)
+        assert (agent.name, agent.model_extra) == ("a ***", {"x": "é"})
+        assert make_client(pair).get_transcript(ID)[0].message == "a ***"
+
+
 def linked(error: BaseException | None) -> str:
     """What an error carries with it, shown or not."""
     text = ""
