@@ -5,6 +5,8 @@ No retries and no credentials of its own: who may be sent what again is decided 
 
 from __future__ import annotations
 
+import http.client
+import io
 import ipaddress
 import os
 import socket
@@ -12,14 +14,19 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from http.client import HTTPException
 from http.cookiejar import DefaultCookiePolicy
+from importlib.util import find_spec
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import requests
 import urllib3.exceptions
 from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies, select_proxy
 
 from airflow_provider_volubile import __version__
 from airflow_provider_volubile.api.quiet import hide_urls_in_logs, quiet_urls
@@ -28,8 +35,8 @@ from airflow_provider_volubile.masking import mask_phones
 
 #: Bytes of a JSON body after decompression.
 JSON_LIMIT = 32 * 2**20
-#: Seconds for one body from its first to its last byte, however slowly they drip. (Headers are bounded by http.client,
-#: 100 lines of 64 KiB, and each wait for more of them by the read timeout.)
+#: Seconds for one body from its first to its last byte, however slowly they drip. All that comes before has to be there
+#: within the read timeout.
 BODY_SECONDS = 300.0
 #: The same for a recording, whose size is not limited.
 STREAM_SECONDS = 3600.0
@@ -37,6 +44,7 @@ STREAM_SECONDS = 3600.0
 _READ_SIZE = 2**16
 _IDLE_SESSIONS = 10
 _FAULTS = (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, OSError)
+_PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +149,31 @@ def origin(url: str | SplitResult) -> tuple[str, str, int]:
     return scheme, parts.hostname.lower(), parts.port or {"https": 443, "http": 80}.get(scheme, 0)
 
 
+def find_proxy(url: str) -> SplitResult | None:
+    """The proxy that the environment names for a URL.
+
+    :raises ValueError: it cannot be used. The text holds nothing of it: a mistake may put its password anywhere.
+    """
+    proxy = select_proxy(url, get_environ_proxies(url))
+    if not proxy:
+        return None
+    names = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+    variable = next((name for name in names if os.environ.get(name)), "HTTPS_PROXY")
+    try:
+        parts = urlsplit(proxy if "://" in proxy or "@" in proxy else f"http://{proxy}")
+        scheme, _, _ = origin(parts)
+    except ValueError:
+        scheme, parts = "", urlsplit("")
+    if scheme not in _PROXY_SCHEMES or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError(
+            f"the address in {variable} is no URL of a proxy: expected http://host:port or "
+            "http://user:password@host:port; percent-encode its password"
+        )
+    if scheme.startswith("socks") and find_spec("socks") is None:
+        raise ValueError(f"the SOCKS proxy in {variable} needs the package PySocks: pip install 'requests[socks]'")
+    return parts
+
+
 def check_base_url(url: str) -> str:
     """Return the address of the API without a slash at its end.
 
@@ -211,15 +244,13 @@ class Transport:
         :raises ConnectionFault: it broke off, or took longer than :data:`STREAM_SECONDS`.
         """
         assert answer.stream is not None  # noqa: S101
-        deadline = time.monotonic() + STREAM_SECONDS
+        _allow(answer.stream, STREAM_SECONDS)
         while True:
             fault = chunk = None
             try:
                 chunk = answer.stream.raw.read1(size, decode_content=True)
             except _FAULTS as error:
                 fault = describe(error, self._timeout)
-            if time.monotonic() > deadline:
-                fault = f"it took longer than {STREAM_SECONDS:g} s"
             if fault:
                 raise ConnectionFault(fault, sent=True)
             if not chunk:
@@ -243,7 +274,7 @@ class Transport:
         if request.own_connection:
             headers["Connection"] = "close"
         # Plain http is for this machine only, so no proxy may carry it elsewhere.
-        session.trust_env = request.url.startswith("https:")
+        session.trust_env = is_https = urlsplit(request.url).scheme == "https"
         sent_at = time.monotonic()
         try:
             with quiet_urls():
@@ -259,10 +290,97 @@ class Transport:
                     stream=True,
                 )
             return response, sent_at, time.monotonic()
-        except _FAULTS as error:
+        except (*_FAULTS, ValueError) as error:  # ValueError: of an address in the environment
             reason = describe(error, self._timeout)
+        if is_https:
+            try:
+                find_proxy(request.url)
+            except ValueError as flaw:
+                reason = str(flaw)
         # Raised out here so that the original, whose text holds the URL with its numbers, is no part of it.
         raise ConnectionFault(reason, sent=body is None or body.started)
+
+
+class _TooSlow(TimeoutError):
+    """Bytes came, but not all of them in time. The text is fit for people."""
+
+
+class _Timed(io.RawIOBase):
+    """What a socket receives until a moment, and never later: a time limit for each wait bounds none of what drips."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._timeout = sock.gettimeout() or BODY_SECONDS
+        self._came = False
+        self.allow(self._timeout, "the beginning of its answer")
+
+    def allow(self, seconds: float, what: str) -> None:
+        """Begin a part of the answer."""
+        self._until = time.monotonic() + seconds
+        self._excess = f"{what} took longer than {seconds:g} s"
+        with suppress(OSError):  # closed, when there is no body
+            self._sock.settimeout(self._timeout)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise _TooSlow(self._excess)
+        self._sock.settimeout(min(left, self._timeout))
+        try:
+            count: int | None = self._raw.readinto(buffer)
+        except TimeoutError:
+            if self._came and left < self._timeout:
+                raise _TooSlow(self._excess) from None
+            raise
+        self._came = True
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    """Reads in time whatever comes: answers of 1xx before its own, headers, lines between chunks and after them."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.timed = _Timed(self.fp.detach(), sock)
+        self.fp = io.BufferedReader(self.timed)
+
+
+def _allow(response: requests.Response, seconds: float) -> None:
+    """Give a body its time, from now on."""
+    original = response.raw._original_response
+    assert isinstance(original, _Response)  # noqa: S101
+    original.timed.allow(seconds, "it")
+
+
+@cache
+def _timed(pool: Any) -> Any:
+    """A pool's class whose connections read in time."""
+    connection = type(pool.ConnectionCls.__name__, (pool.ConnectionCls,), {"response_class": _Response})
+    return type(pool.__name__, (pool,), {"ConnectionCls": connection})
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self._time(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        known = self.proxy_manager.get(proxy)
+        return known or self._time(super().proxy_manager_for(proxy, **kwargs))
+
+    @staticmethod
+    def _time(manager: Any) -> Any:
+        classes = manager.pool_classes_by_scheme
+        manager.pool_classes_by_scheme = {scheme: _timed(pool) for scheme, pool in classes.items()}
+        return manager
 
 
 class _Session(requests.Session):
@@ -277,18 +395,17 @@ def _new_session() -> requests.Session:
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers["User-Agent"] = f"airflow-provider-volubile/{__version__}"
     session.headers["Accept"] = "application/json"
-    session.mount("https://", HTTPAdapter(max_retries=0))
-    session.mount("http://", HTTPAdapter(max_retries=0))
+    session.mount("https://", _Adapter(max_retries=0))
+    session.mount("http://", _Adapter(max_retries=0))
     return session
 
 
 def _read(response: requests.Response, limit: int, timeout: tuple[float, float]) -> tuple[bytes | None, str, bool]:
     """Return the body, or None with what is wrong and whether it broke off half-way.
 
-    Read in single receives, so that neither dripping bytes nor a small body that unpacks into a huge one can hold us
-    or fill the memory: both limits are looked at after each.
+    Read in single receives, so that a small body that unpacks into a huge one cannot fill the memory.
     """
-    deadline = time.monotonic() + BODY_SECONDS
+    _allow(response, BODY_SECONDS)
     parts: list[bytes] = []
     size = 0
     try:
@@ -297,10 +414,8 @@ def _read(response: requests.Response, limit: int, timeout: tuple[float, float])
             size += len(chunk)
             if size > limit:
                 return None, f"it is larger than {limit / 2**20:g} MiB", False
-            if time.monotonic() > deadline:
-                return None, f"it took longer than {BODY_SECONDS:g} s", False
     except _FAULTS as error:
-        return None, describe(error, timeout), True
+        return None, describe(error, timeout), not any(isinstance(cause, _TooSlow) for cause in _causes(error))
     return parts[0] if len(parts) == 1 else b"".join(parts), "", False
 
 
@@ -312,6 +427,8 @@ def describe(error: BaseException, timeout: tuple[float, float]) -> str:
         return next((cause for cause in causes if isinstance(cause, kinds)), None)
 
     through = "the proxy: " if first(urllib3.exceptions.ProxyError) else ""
+    if slow := first(_TooSlow):
+        return f"{through}{slow}"
     if first(socket.gaierror, urllib3.exceptions.NameResolutionError):
         return f"{through}the host name could not be resolved"
     if isinstance(tls := first(ssl.SSLCertVerificationError), ssl.SSLCertVerificationError):
@@ -337,7 +454,9 @@ def describe(error: BaseException, timeout: tuple[float, float]) -> str:
         return "its compression is broken"
     if first(HTTPException, urllib3.exceptions.ProtocolError):
         return f"{through}the connection was closed before the answer was complete"
-    return f"{through}{type(error).__name__}"
+    if first(requests.exceptions.InvalidURL, urllib3.exceptions.LocationParseError, UnicodeError):
+        return f"{through}no host can have this name"
+    return f"{through}the connection failed, {type(error).__name__}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

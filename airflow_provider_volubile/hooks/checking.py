@@ -6,19 +6,20 @@ import os
 import socket
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from airflow.sdk.log import mask_secret
-from requests.utils import get_environ_proxies, select_proxy
 
 from airflow_provider_volubile.api.auth import ApiKeyPair
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.api.pacing import LENGTH, RateWindow
 from airflow_provider_volubile.api.routes import DASHBOARD, LIST_AGENTS
 from airflow_provider_volubile.api.sending import RateLimit, RetryBudget
+from airflow_provider_volubile.api.transport import find_proxy
 from airflow_provider_volubile.exceptions import (
     VolubileAuthError,
     VolubileInputError,
@@ -177,10 +178,9 @@ def _unreachable(settings: Settings, what: str) -> str:
     """Add what is not in the connection and decides all the same: the machine, its proxy, its certificates."""
     surroundings = [f"Asked from the machine {socket.gethostname()}"]
     if settings.base_url.startswith("https:"):
-        proxy = select_proxy(settings.base_url, get_environ_proxies(settings.base_url))
-        if proxy:
-            parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-            surroundings.append(f"through the proxy {parts.hostname}:{parts.port or 'default port'}")
+        with suppress(ValueError):  # which the client tells of
+            if proxy := find_proxy(settings.base_url):
+                surroundings.append(f"through the proxy {proxy.hostname}:{proxy.port or 'default port'}")
         bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
         if bundle:
             surroundings.append(f"with the certificates in {bundle}")

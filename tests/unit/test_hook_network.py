@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -14,10 +15,17 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_volubile.api.auth import ApiKeyPair
+from airflow_provider_volubile.api.client import VolubileClient
+from airflow_provider_volubile.api.pacing import RateWindow
+from airflow_provider_volubile.api.sending import RetryBudget
+from airflow_provider_volubile.exceptions import VolubileUnavailable
 from airflow_provider_volubile.hooks.volubile import VolubileHook
 from tests.certificates import make_certificate
+from tests.unit.api import stub
 
 PRIMARY, SECONDARY = "primary-key-of-a-test", "secondary-key-of-a-test"
+AN_ID = "11111111-2222-3333-4444-555555555555"
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
@@ -43,6 +51,12 @@ def tested(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[bool, str]]:
         return good, text
 
     return test
+
+
+def client(base_url: str = "https://api.volubile.invalid", timeout: float = 5) -> VolubileClient:
+    """A client that tries once."""
+    keys, once = ApiKeyPair(PRIMARY), RetryBudget(attempts=1)
+    return VolubileClient(base_url, keys, window=RateWindow(), timeout=timeout, retry=once)
 
 
 class Volubile(ThreadingHTTPServer):
@@ -259,7 +273,66 @@ def test_a_proxy_that_is_not_there_is_named_without_its_password(tested: Any, mo
     assert "proxy-password" not in text
 
 
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://user:proxy/password@127.0.0.1:9",
+        "http://user:1/password@127.0.0.1:9",
+        "http://user:proxy#password@127.0.0.1:9",
+        "http://us[er:proxy-password@127.0.0.1:9",
+        "user:proxy-password@127.0.0.1:9",
+        "http://proxy:password",
+        "http://127.0.0.1:99999",
+        "http:/127.0.0.1:9",
+        "ftp://127.0.0.1:9",
+    ],
+)
+def test_a_proxy_that_is_no_url_is_told_and_not_shown(proxy: str, tested: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    good, text = tested("")
+    assert not good
+    assert "the address in HTTPS_PROXY is no URL" in text
+    assert "percent-encode its password" in text
+    shown = text.replace("user:password@host:port", "")
+    assert not any(part in shown for part in ("password@", "127.0.0.1", "user", "[er"))
+    with pytest.raises(VolubileUnavailable, match=r"createCall.*HTTPS_PROXY is no URL"):  # certainly not taken
+        client().create_call(AN_ID, {"phone": "+33639980142", "context": {}})
+
+
+def test_a_socks_proxy_needs_a_package(tested: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5h://127.0.0.1:9")
+    monkeypatch.setitem(sys.modules, "socks", None)
+    good, text = tested("")
+    assert not good
+    assert "the SOCKS proxy in ALL_PROXY needs the package PySocks" in text
+
+
+@pytest.mark.timeout(60)
+def test_a_proxy_that_drips_its_headers(tested: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, listener = stub.start_server()
+    server.on("CONNECT .*", stub.trickle(b"HTTP/1.1 200 OK\r\nX-A: ", b"a"))
+    monkeypatch.setenv("HTTPS_PROXY", server.url)
+    with pytest.raises(VolubileUnavailable, match=r"took longer than 0.5 s"):
+        client(timeout=0.5).get_call(AN_ID)
+    listener.close()
+
+
 # --- hosts ---
+
+
+def test_a_scheme_in_capitals(tls: Volubile, certificate: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+    found = client(f"HTTPS://localhost:{tls.server_port}").list_agents()
+    assert len(found.content) == 1
+    assert len(proxy.heads) == 1
+
+
+@pytest.mark.parametrize("host", [f"{'a' * 70}.example", "..", "a..b", "*.volubile.invalid"])
+def test_a_name_that_no_host_can_have(host: str, tested: Any) -> None:
+    good, text = tested(f"https://{host}")
+    assert not good
+    assert "no host can have this name" in text
 
 
 def test_a_name_that_does_not_exist(tested: Any) -> None:

@@ -140,6 +140,20 @@ def drip(first: bytes, drop: bytes = b" ", *, kind: str = "application/json") ->
     return act
 
 
+def trickle(first: bytes, drop: bytes, pause: float = 0.02) -> Action:
+    """Send bytes as they are, then some more again and again until the client leaves."""
+
+    def act(conn: socket.socket, request: Request) -> bool:
+        conn.sendall(first)
+        with suppress(OSError):
+            while True:
+                conn.sendall(drop)
+                time.sleep(pause)
+        return False
+
+    return act
+
+
 def endless(chunk: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Action:
     """A body without an end."""
 

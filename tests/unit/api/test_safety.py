@@ -18,6 +18,7 @@ import pytest
 from airflow_provider_volubile.api import transport
 from airflow_provider_volubile.api.auth import ApiKeyPair
 from airflow_provider_volubile.api.client import VolubileClient
+from airflow_provider_volubile.api.sending import RetryBudget
 from airflow_provider_volubile.api.transport import check_base_url, describe, origin
 from airflow_provider_volubile.exceptions import (
     VolubileInputError,
@@ -270,6 +271,7 @@ def test_a_bomb_is_measured_unpacked(server: Any, tell: Any) -> None:
     script = f"""
 import resource
 from airflow_provider_volubile.api.auth import ApiKeyPair
+from airflow_provider_volubile.api.sending import RetryBudget
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.api.pacing import RateWindow
 client = VolubileClient({server.url!r}, ApiKeyPair("k"), window=RateWindow())
@@ -293,6 +295,42 @@ def test_a_body_that_drips_ends(server: Any, tell: Any, client: Any, monkeypatch
     with pytest.raises(VolubileProtocolError, match="took longer than"):
         client.get_call(ID)
     assert time.monotonic() - began < 60
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+WITHOUT_END = {
+    "nothing but 100 Continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "a status line": (b"HTTP/1.1 200 ", b"a"),
+    "a header": (b"HTTP/1.1 200 OK\r\nX-A: ", b"a"),
+    "a length of a chunk": (CHUNKED, b"0"),
+    "what follows the chunks": (CHUNKED + b"2\r\n{}\r\n0\r\n", b"X-A: a\r\n"),
+}
+
+
+@pytest.mark.timeout(60)  # each drop comes long before the time limit for one wait is over
+@pytest.mark.parametrize(("first", "drop"), WITHOUT_END.values(), ids=WITHOUT_END)
+def test_whatever_drips_ends(
+    first: bytes, drop: bytes, server: Any, tell: Any, make_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "BODY_SECONDS", 0.5)
+    client = make_client(timeout=0.5, retry=RetryBudget(attempts=1))
+    server.on(".*", tell.trickle(first, drop))
+    with pytest.raises((VolubileUnavailable, VolubileProtocolError), match=r"took longer than 0.5 s"):
+        client.get_call(ID)
+    if not first.startswith(CHUNKED):
+        with pytest.raises(VolubileUnknownOutcome, match=r"the beginning of its answer took longer than 0.5 s"):
+            client.create_call(ID, RECIPIENT)
+    assert len(server.requests) <= 2
+
+
+def test_answers_that_come_before_the_answer_are_passed_over(server: Any, tell: Any, client: Any) -> None:
+    def act(conn: Any, request: Any) -> bool:
+        conn.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 3)
+        return bool(tell.answer(200, {"id": "a"})(conn, request))
+
+    server.on("GET .*", act)
+    assert [client.get_call(ID).id for _ in range(2)] == ["a", "a"]
+    assert server.connections == 1
 
 
 def test_a_dripping_answer_to_what_dials_was_a_yes(
@@ -363,7 +401,7 @@ def test_a_pool_of_short_lived_threads_reuses_connections(server: Any, tell: Any
         (ConnectionResetError(104, "reset"), "the connection was reset"),
         (OSError(113, "x"), os.strerror(113)),
         (OSError("a proxy said no to +33639980142"), r"a proxy said no to +33 6 ** ** ** 42"),
-        (RuntimeError("+33639980142"), "RuntimeError"),
+        (RuntimeError("+33639980142"), "the connection failed, RuntimeError"),
     ],
 )
 def test_faults_are_described_without_what_libraries_say(error: Exception, text: str) -> None:
