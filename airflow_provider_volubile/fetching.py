@@ -28,7 +28,11 @@ FAILURES_IN_A_ROW = 5
 
 
 def fetch_all(
-    fetch: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, most_workers: int = MOST_WORKERS
+    fetch: Callable[[ItemT], ResultT],
+    items: Iterable[ItemT],
+    *,
+    most_workers: int = MOST_WORKERS,
+    failures_in_a_row: float = FAILURES_IN_A_ROW,
 ) -> Iterator[tuple[ItemT, ResultT | VolubileError]]:
     """Fetch items in parallel, in the order in which they are done.
 
@@ -37,6 +41,7 @@ def fetch_all(
     Items are taken, and results kept, only as far as they are being worked on.
 
     :param fetch: called with an item in a thread of its own; the client paces its requests.
+    :param failures_in_a_row: so many items that could not be had mean that the service is down.
     :return: pairs of an item and its result, or the error that concerns this item alone.
     :raises VolubileError: an error that concerns everyone: refused credentials, or a service that is down.
     """
@@ -67,7 +72,7 @@ def fetch_all(
                     failures = 0
                 except (VolubileRateLimitError, VolubileUnavailable) as error:
                     failures += 1
-                    if failures >= FAILURES_IN_A_ROW:
+                    if failures >= failures_in_a_row:
                         raise
                     result = error
                 except VolubileAuthError:

@@ -80,13 +80,7 @@ class Export:
         self._schemas: dict[str, Any] = {}
         self._files: dict[str, dict[str, Any]] = {}
         self._missing: dict[str, str] = {}
-        earlier = store.read_json(self.manifest)
-        self.earlier: Mapping[str, Any] = earlier if isinstance(earlier, Mapping) else {}
-        if self.earlier and self.earlier.get("selection") != self._selection:
-            raise VolubileInputError(
-                f"{self.manifest} belongs to another export, of {self.earlier.get('selection')}; this one "
-                f"is of {self._selection}. Give each its own output_path, or remove the old one."
-            )
+        self.look()
         self._workspace = tempfile.TemporaryDirectory(prefix="volubile-export-")
 
     def __enter__(self) -> Export:
@@ -96,6 +90,23 @@ class Export:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def look(self) -> None:
+        """Read the manifest again: another run may have written it meanwhile."""
+        earlier = store.read_json(self.manifest)
+        self.earlier: Mapping[str, Any] = earlier if isinstance(earlier, Mapping) else {}
+        if self.earlier and self.earlier.get("selection") != self._selection:
+            raise VolubileInputError(
+                f"{self.manifest} belongs to another export, of {self.earlier.get('selection')}; this one "
+                f"is of {self._selection}. Give each its own output_path, or remove the old one."
+            )
+        # It comes from the store, where others may write too: it names no files outside the folder.
+        self._earlier_files = {
+            entry["path"]: entry
+            for entry in self.earlier.get("files", ())
+            if not entry["path"].startswith("/") and not {"", ".", ".."} & set(entry["path"].split("/"))
+        }
+        self._earlier_missing = {entry["call_id"] for entry in self.earlier.get("missing", ())}
 
     def close(self) -> None:
         """Remove what is left of files in the making."""
@@ -143,6 +154,19 @@ class Export:
         local.unlink()
         self._files[path] = {"path": path, "bytes": size, "sha256": digest, **facts}
 
+    def had(self, call_id: str) -> bool:
+        """Whether an earlier run had this call, as far as its manifest tells: it does not name it as missing."""
+        return bool(self._earlier_files) and call_id not in self._earlier_missing
+
+    def keep(self, call_id: str) -> bool:
+        """Keep the files of a call that an earlier run wrote.
+
+        :return: whether there are any.
+        """
+        kept = {path: entry for path, entry in self._earlier_files.items() if entry.get("call_id") == call_id}
+        self._files |= kept
+        return bool(kept)
+
     def miss(self, call_id: str, reason: str) -> None:
         """Report a call that is not in the export."""
         self._missing[call_id] = reason
@@ -153,11 +177,9 @@ class Export:
         :param facts: what else the manifest says.
         :return: the manifest's path.
         """
-        for path in {entry["path"] for entry in self.earlier.get("files", ())} - self._files.keys():
-            # The manifest comes from the store, where others may write too: it names no files outside the folder.
-            if not path.startswith("/") and not {"", ".", ".."} & set(path.split("/")):
-                log.info("Removing %s: no longer part of this export", self.folder / path)
-                store.remove(self.folder / path)
+        for path in self._earlier_files.keys() - self._files.keys():
+            log.info("Removing %s: no longer part of this export", self.folder / path)
+            store.remove(self.folder / path)
         manifest = {
             "manifest_version": MANIFEST_VERSION,
             "selection": self._selection,

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
 from airflow_provider_volubile.api import wire
-from airflow_provider_volubile.exceptions import VolubileError, VolubileProtocolError, VolubileUnavailable
+from airflow_provider_volubile.exceptions import (
+    VolubileError,
+    VolubileProtocolError,
+    VolubileRequestRefused,
+    VolubileUnavailable,
+)
 from airflow_provider_volubile.exports.days import partition
 from airflow_provider_volubile.exports.files import Export
+from airflow_provider_volubile.exports.store import VolubileStoreError
 from airflow_provider_volubile.exports.tally import Tally
 from airflow_provider_volubile.fetching import fetch_all
 from airflow_provider_volubile.lookup import CallRef
@@ -23,7 +31,7 @@ log = logging.getLogger(__name__)
 
 # Each download takes its length on local disk, and the line is shared.
 AT_A_TIME = 4
-# A recording that breaks off so often without a byte of progress is given up.
+# A recording that breaks off so often without getting further than before is given up.
 FRUITLESS_ATTEMPTS = 3
 
 EXTENSIONS = {
@@ -59,41 +67,64 @@ def export_recordings(client: VolubileClient, export: Export, refs: Iterable[Cal
     """Write ``date=YYYY-MM-DD/<call id>.<extension>`` for every call that was recorded, by the day of the call.
 
     :param refs: the calls; those that were not looked at are, first.
-    :raises VolubileError: the service is down, the credentials are refused, or the store refused.
+    :raises VolubileError: the service is down, the credentials are refused, or the store refused. The manifest lists
+        what was written by then.
     """
     tally = Tally(export)
+    pending = {ref.call_id: ref for ref in refs}
+    tally.calls = len(pending)
 
     def fetch(ref: CallRef) -> Download | CallRef:
         if ref.status is None:
             ref = CallRef.of(client.get_call(ref.call_id))
-        return download(client, ref, export.workspace) if ref.recorded else ref
+        if not _is_recorded(ref):
+            return ref
+        try:
+            return download(client, ref, export.workspace)
+        except VolubileUnavailable as error:
+            client.get_call(ref.call_id)  # is the service down, or is it this recording alone?
+            raise _given_up(error) from error
 
-    for ref, answer in fetch_all(fetch, _to_fetch(refs, tally), most_workers=AT_A_TIME):
-        if isinstance(answer, VolubileError):
-            tally.add_error(ref, answer)
-        elif isinstance(answer, CallRef):
-            _count_unrecorded(answer, tally)
-        else:
-            path = f"{partition(answer.ref.at, zone)}/{answer.path.name}{_extension(answer.content_type)}"
-            export.add_file(path, answer.path, call_id=ref.call_id, content_type=answer.content_type)
-            tally.written += 1
+    def to_fetch() -> Iterator[CallRef]:
+        for ref in list(pending.values()):
+            if ref.status is None or _is_recorded(ref):
+                yield ref
+            else:
+                _count_unrecorded(pending.pop(ref.call_id), tally)
+
+    try:
+        for ref, answer in fetch_all(fetch, to_fetch(), most_workers=AT_A_TIME):
+            if isinstance(answer, VolubileError):
+                tally.add_error(ref, answer)
+            elif isinstance(answer, CallRef):
+                _count_unrecorded(answer, tally)
+            else:
+                path = f"{partition(answer.ref.at, zone)}/{answer.path.name}{_extension(answer.content_type)}"
+                export.add_file(path, answer.path, call_id=ref.call_id, content_type=answer.content_type)
+                tally.written += 1
+            del pending[ref.call_id]
+    except VolubileError as error:
+        if tally.written:  # and is in the store, where no file may be that no manifest lists
+            for ref in pending.values():
+                tally.add_error(ref, VolubileUnavailable(f"the export ended before it: {error}"))
+            with suppress(VolubileStoreError):
+                export.finish(tally.counts)
+        raise
     return tally
 
 
-def _to_fetch(refs: Iterable[CallRef], tally: Tally) -> Iterator[CallRef]:
-    for ref in refs:
-        tally.calls += 1
-        if ref.recorded or ref.status is None:
-            yield ref
-        else:
-            _count_unrecorded(ref, tally)
+def _is_recorded(ref: CallRef) -> bool:
+    """Whether there is a whole recording: while a call goes on, there may be a part of one."""
+    return bool(ref.recorded and ref.is_final)
 
 
 def _count_unrecorded(ref: CallRef, tally: Tally) -> None:
-    if ref.is_final:
-        tally.add_none(ref, f"{ref.status}: was not recorded")
-    else:
+    if not ref.is_final:
         tally.add_missing(ref, f"{ref.status or 'no status'}: has not ended")
+    elif ref.recorded is None:
+        tally.add_missing(ref, f"{ref.status}: the service does not tell whether it was recorded")
+    else:
+        tally.add_none(ref, f"{ref.status}: was not recorded")
 
 
 def _extension(content_type: str) -> str:
@@ -124,11 +155,14 @@ def download(client: VolubileClient, ref: CallRef, folder: Path) -> Download:
 def _stream(client: VolubileClient, call_id: str, file: IO[bytes]) -> str:
     """Fill a file with a recording, and return its content type."""
     length: int | None = None
-    fruitless = 0
+    broken: VolubileUnavailable | None = None
+    opened = False
+    furthest = fruitless = 0
     while True:
         before = file.tell()
         try:
             with client.open_recording(call_id, offset=before) as recording:
+                opened = True
                 _check_audio(call_id, recording.content_type)
                 if before and length not in (None, recording.length):
                     _cut(file, 0)
@@ -140,10 +174,23 @@ def _stream(client: VolubileClient, call_id: str, file: IO[bytes]) -> str:
                     file.write(chunk)
             return recording.content_type
         except VolubileUnavailable as error:
-            fruitless = 0 if file.tell() > before else fruitless + 1
-            if fruitless >= FRUITLESS_ATTEMPTS:
+            broken = error
+        except VolubileRequestRefused as refused:
+            if refused.status != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or broken is None:
                 raise
-            log.info("%s Going on from byte %d.", error, file.tell())
+            _cut(file, 0)  # nothing lies beyond what came, and yet it did not end: that was not the recording
+        fruitless = 0 if file.tell() > furthest else fruitless + 1
+        furthest = max(furthest, file.tell())
+        if fruitless >= FRUITLESS_ATTEMPTS:
+            raise _given_up(broken) if opened else broken
+        log.info("%s Going on from byte %d.", broken, file.tell())
+
+
+def _given_up(error: VolubileUnavailable) -> VolubileError:
+    """The error of a recording that the service cannot deliver, although it answers."""
+    return VolubileProtocolError(
+        f"{error} {FRUITLESS_ATTEMPTS} attempts got no further.", operation=error.operation, status=error.status
+    )
 
 
 def _cut(file: IO[bytes], size: int) -> None:

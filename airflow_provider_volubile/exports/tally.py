@@ -21,11 +21,13 @@ class Tally:
     :ivar none: those that never had what is exported.
     :ivar missing: those that should have it, and do not (yet).
     :ivar failed: those the service could not answer for.
+    :ivar lost: of these, calls that an earlier run had, and whose rows this one cannot keep.
     """
 
     def __init__(self, export: Export) -> None:
         self._export = export
         self.calls = self.written = self.none = self.missing = self.failed = 0
+        self.lost = 0
         self._reasons: Counter[str] = Counter()
 
     def add_none(self, ref: CallRef, reason: str) -> None:
@@ -38,11 +40,22 @@ class Tally:
         self.missing += 1
 
     def add_error(self, ref: CallRef, error: VolubileError) -> None:
-        """A call whose id is wrong or unknown is missing; any other error is a failure."""
-        if isinstance(error, VolubileNotFound | VolubileInputError):
+        """A call whose id is wrong or unknown is missing; any other error is a failure.
+
+        A failure says nothing of the call: what an earlier run has of it stays.
+        """
+        if isinstance(error, VolubileInputError):
+            self.add_missing(ref, "this is not the id of a call")
+            return
+        if isinstance(error, VolubileNotFound):
             self.add_missing(ref, "Volubile knows no such call, or it has nothing to give")
             return
-        self._export.miss(ref.call_id, f"{type(error).__name__}: {error}")
+        reason = f"{type(error).__name__}: {error}"
+        if self._export.keep(ref.call_id):
+            reason += " The file of an earlier run stays."
+        else:
+            self.lost += self._export.had(ref.call_id)
+        self._export.miss(ref.call_id, reason)
         self._reasons[type(error).__name__] += 1
         self.failed += 1
 

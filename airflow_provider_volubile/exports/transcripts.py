@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,8 +23,8 @@ from airflow_provider_volubile.exports.formats import FileFormat
 from airflow_provider_volubile.exports.rows import event_rows, text_row
 from airflow_provider_volubile.exports.schemas import TRANSCRIPT_TEXTS, TRANSCRIPTS
 from airflow_provider_volubile.exports.spool import Spool
-from airflow_provider_volubile.exports.tally import Tally
-from airflow_provider_volubile.fetching import fetch_all
+from airflow_provider_volubile.exports.tally import Tally, VolubileIncompleteExport
+from airflow_provider_volubile.fetching import FAILURES_IN_A_ROW, fetch_all
 from airflow_provider_volubile.lookup import CallRef
 
 if TYPE_CHECKING:
@@ -62,12 +63,14 @@ def export_transcripts(
 ) -> Tally:
     """Write ``date=YYYY-MM-DD/transcripts-<key>`` and ``transcript_texts-<key>``, by the day of the first event.
 
-    Calls that by their status have no transcript are not asked for.
+    Calls that by their status have no transcript are not asked for. A call that failed, although an earlier run had it,
+    leaves everything as it was: new files would be without it.
 
     :param refs: the calls.
     :param key: tells this export's files from those of others in the folder.
     :param texts: also write one text per call.
     :param patience: seconds to wait for transcripts that are not there at first.
+    :raises VolubileIncompleteExport: such a call failed.
     :raises VolubileError: the service is down, the credentials are refused, or the store refused.
     """
     tally = Tally(export)
@@ -88,6 +91,12 @@ def export_transcripts(
                 if texts:
                     spoken.put(*place, [TRANSCRIPT_TEXTS.encode(text_row(ref.call_id, answer))])
                 tally.written += 1
+        if tally.lost:
+            raise VolubileIncompleteExport(
+                f"transcripts: {tally}. The files of an earlier run have {tally.lost} of the calls that failed now. So "
+                f"these files and {export.manifest} are left as they are, and a retry asks again. To write the others "
+                "without those that fail, remove that manifest."
+            )
         for spool, schema in ((events, TRANSCRIPTS), (spoken, TRANSCRIPT_TEXTS)):
             for part in spool.parts():
                 export.write_rows(f"{part}/{schema.name}-{key}", spool.lines(part), schema, file_format)
@@ -116,8 +125,8 @@ def _read_all(client: VolubileClient, refs: Iterable[CallRef], patience: float) 
     """Ask for every transcript, then again and again for those that are late or could not be had."""
     late: deque[tuple[CallRef, Answer]] = deque()
 
-    def ask(batch: Iterable[CallRef]) -> Iterator[tuple[CallRef, Answer]]:
-        for ref, answer in fetch_all(partial(_read, client), batch):
+    def ask(batch: Iterable[CallRef], failures_in_a_row: float = FAILURES_IN_A_ROW) -> Iterator[tuple[CallRef, Answer]]:
+        for ref, answer in fetch_all(partial(_read, client), batch, failures_in_a_row=failures_in_a_row):
             if isinstance(answer, Absent) and answer.ref.expects_transcript:
                 late.append((answer.ref, answer))
             elif isinstance(answer, VolubileUnavailable | VolubileRateLimitError):
@@ -130,7 +139,9 @@ def _read_all(client: VolubileClient, refs: Iterable[CallRef], patience: float) 
     while late and (left := deadline - time.monotonic()) > 0:
         log.info("%d transcripts are not there yet; waiting for up to %.0f s more", len(late), left)
         time.sleep(min(PAUSE, left))
-        yield from ask([late.popleft()[0] for _ in range(min(LATE_AT_A_TIME, len(late)))])
+        again = [late.popleft()[0] for _ in range(min(LATE_AT_A_TIME, len(late)))]
+        # Those that could not be had stand side by side here, which says nothing of the service.
+        yield from ask(again, failures_in_a_row=math.inf)
     yield from late
 
 

@@ -22,7 +22,12 @@ from airflow_provider_volubile.api.auth import ApiKeyPair
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.api.pacing import RateWindow
 from airflow_provider_volubile.api.sending import RetryBudget
-from airflow_provider_volubile.exceptions import VolubileInputError, VolubileProtocolError, VolubileUnavailable
+from airflow_provider_volubile.exceptions import (
+    VolubileAuthError,
+    VolubileInputError,
+    VolubileProtocolError,
+    VolubileUnavailable,
+)
 from airflow_provider_volubile.exports import transcripts
 from airflow_provider_volubile.exports.files import Export
 from airflow_provider_volubile.exports.recordings import export_recordings
@@ -133,14 +138,15 @@ class TestTranscripts:
         late = load(simulator, 2, transcripts=False)
         running = load(simulator, 1, status="IN_PROGRESS")
         silent = load(simulator, 2, status="NO_ANSWER")
-        unknown = ["00000000-0000-4000-8000-000000000000", *ODD_IDS]
-        tally = run(client, folder, there + late + running + silent + unknown, patience=0.3)
+        unknown = "00000000-0000-4000-8000-000000000000"
+        tally = run(client, folder, [*there, *late, *running, *silent, unknown, *ODD_IDS], patience=0.3)
         assert tally.counts == {"calls": 13, "written": 2, "none": 2, "missing": 9, "failed": 0}
         found = reasons(folder)
         assert {found[call_id] for call_id in late} == {"COMPLETED: no transcript after 0.3 s"}
         assert {found[call_id] for call_id in running} == {"IN_PROGRESS: has not ended"}
         assert {found[call_id] for call_id in silent} == {"NO_ANSWER: nobody was heard"}
-        assert {found[call_id] for call_id in unknown} == {"Volubile knows no such call, or it has nothing to give"}
+        assert found[unknown] == "Volubile knows no such call, or it has nothing to give"
+        assert {found[call_id] for call_id in ODD_IDS} == {"this is not the id of a call"}
 
     def test_waiting_asks_for_few_at_a_time(self, simulator, client, folder, monkeypatch):
         monkeypatch.setattr(transcripts, "LATE_AT_A_TIME", 4)
@@ -166,6 +172,40 @@ class TestTranscripts:
         simulator.fault("getTranscript", "status", status=503, times=3)
         tally = run(hasty, folder, ids, patience=30)
         assert (tally.written, tally.failed) == (6, 0)
+
+    def test_calls_that_fail_for_good_do_not_stop_the_others(self, simulator, client, folder, monkeypatch):
+        """Waiting brings them together: what looks like a service that is down is six calls of sixty."""
+        ids = load(simulator, 60)
+        get_transcript = client.get_transcript
+
+        def fails_for_some(call_id: str) -> Any:
+            if call_id in ids[::10]:
+                raise VolubileUnavailable("500")
+            return get_transcript(call_id)
+
+        monkeypatch.setattr(client, "get_transcript", fails_for_some)
+        tally = run(client, folder, ids, patience=0.5)
+        assert (tally.written, tally.failed) == (54, 6)
+        assert set(reasons(folder)) == set(ids[::10])
+        assert len({row["call_id"] for row in lines(folder / PLACE / "transcripts-k.jsonl.gz")}) == 54
+
+    def test_a_failure_never_removes_what_an_earlier_run_wrote(self, simulator, client, folder):
+        ids = load(simulator, 4)
+        run(client, folder, ids)
+        before = contents(folder)
+        simulator.fault("getTranscript", "malformed", times=1)
+        with pytest.raises(VolubileIncompleteExport, match=r"1 of the calls that failed now.* left as they are"):
+            run(client, folder, ids)
+        assert contents(folder) == before
+
+    def test_a_call_that_failed_before_too_holds_up_no_other(self, simulator, client, folder):
+        late = load(simulator, 1)
+        simulator.fault("getTranscript", "malformed", times=None)
+        run(client, folder, late)
+        simulator.clear_faults()
+        there = load(simulator, 1)
+        simulator.fault("getTranscript", "malformed", times=1)
+        assert run(client, folder, late + there).written == 1
 
     def test_a_lasting_fault_of_one_call_is_reported_and_fails_the_export(self, simulator, client, folder):
         ids = load(simulator, 4)
@@ -234,6 +274,56 @@ class TestRecordings:
         assert tally.failed == 1
         assert list(contents(folder)) == ["_recordings-k.manifest.json"]
 
+    @pytest.mark.parametrize("fault", [{"kind": "truncated"}, {"kind": "status", "status": 503}])
+    def test_recordings_that_never_come_whole_stop_no_other(self, simulator, client, folder, fault):
+        ids = load(simulator, 12)
+        recorded = [entry["call_id"] for entry in simulator.ledger() if entry["recorded"]]
+        simulator.fault("getRecording", times=None, **fault)
+        assert record(client, folder, ids).failed == len(recorded) >= 6
+
+    def test_a_service_that_is_down_is_not_asked_to_the_end(self, simulator, client, folder):
+        ids = load(simulator, 40)
+        simulator.fault("*", "status", status=503, times=None)
+        with pytest.raises(VolubileUnavailable):
+            record(client, folder, ids)
+        assert not folder.exists()
+
+    def test_what_was_written_before_the_service_went_down_is_listed(self, simulator, client, folder):
+        ids = load(simulator, 20)
+        simulator.fault("getRecording", "status", status=403, skip=3, times=None)
+        with pytest.raises(VolubileAuthError):
+            record(client, folder, ids)
+        manifest = json.loads((folder / "_recordings-k.manifest.json").read_bytes())
+        files = {path.name for path in (folder / PLACE).iterdir()}
+        assert {Path(entry["path"]).name for entry in manifest["files"]} == files
+        assert manifest["counts"]["written"] == len(files) == 3
+        assert {entry["call_id"] for entry in manifest["missing"]} | {Path(file).stem for file in files} == set(ids)
+
+    def test_a_failure_never_removes_what_an_earlier_run_wrote(self, simulator, client, folder):
+        ids = load(simulator, 4)
+        record(client, folder, ids)
+        before = contents(folder)
+        simulator.fault("getRecording", "html", times=1)
+        assert record(client, folder, ids).failed == 1
+        assert contents(folder).keys() == before.keys()
+        assert all("file of an earlier run stays" in reason for reason in reasons(folder, "recordings").values())
+        record(client, folder, ids)
+        assert contents(folder) == before
+
+    @pytest.mark.parametrize(
+        ("status", "recorded", "reason"),
+        [
+            ("IN_PROGRESS", True, "IN_PROGRESS: has not ended"),
+            ("COMPLETED", None, "COMPLETED: the service does not tell whether it was recorded"),
+        ],
+    )
+    def test_what_is_not_fetched_and_why(self, client, simulator, folder, status, recorded, reason):
+        with Export(open_path(str(folder)), "recordings-k", {}) as export:
+            ref = CallRef("c1", status, recorded, YESTERDAY)
+            tally = export_recordings(client, export, [ref], zone=UTC_ZONE)
+            assert (tally.missing, dict(export.missing)) == (1, {"c1": reason})
+        assert simulator.requests() == []
+
     def test_what_is_no_audio_is_no_file(self, simulator, client, folder):
         ids = load(simulator, 1)
         simulator.fault("getRecording", "html", times=None)
@@ -267,11 +357,12 @@ class Audio(ThreadingHTTPServer):
     """Serves one recording that breaks off: every answer stops after ``piece`` bytes.
 
     :param ranges: whether it can begin in the middle.
+    :param promised: bytes that are announced and do not exist.
     """
 
-    def __init__(self, data: bytes, piece: int, ranges: bool = True) -> None:
+    def __init__(self, data: bytes, piece: int, ranges: bool = True, promised: int = 0) -> None:
         super().__init__(("127.0.0.1", 0), AudioHandler)
-        self.data, self.piece, self.ranges = data, piece, ranges
+        self.data, self.piece, self.ranges, self.promised = data, piece, ranges, promised
         self.asked: list[str | None] = []
 
 
@@ -279,13 +370,24 @@ class AudioHandler(BaseHTTPRequestHandler):
     server: Audio
 
     def do_GET(self) -> None:
+        if not self.path.endswith("/recording"):
+            call = b'{"id": "c1", "status": "COMPLETED"}'
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(call)))
+            self.end_headers()
+            self.wfile.write(call)
+            return
         asked = self.headers["Range"]
         self.server.asked.append(asked)
         data = self.server.data
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.server.ranges else 0
+        if start >= len(data):
+            self.send_error(416)
+            return
         self.send_response(206 if start else 200)
         self.send_header("Content-Type", "audio/mpeg")
-        self.send_header("Content-Length", str(len(data) - start))
+        self.send_header("Content-Length", str(len(data) - start + self.server.promised))
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         self.end_headers()
@@ -364,6 +466,38 @@ class TestBrokenRecordings:
         tally = self.export(serve(server), folder)
         assert (tally.written, tally.failed) == (0, 1)
         assert not folder.exists()
+        assert len(server.asked) < 10
+
+    @pytest.mark.parametrize("change", [{"piece": [400_000, 600_000]}, {"data": [DATA, DATA + b"x"]}])
+    def test_it_is_given_up_when_it_never_gets_further(self, serve, folder, change):
+        """Every second answer comes further than the one before, or is of another length: that is no progress."""
+        server = Audio(self.DATA, piece=500_000, ranges=False)
+        ((name, values),) = change.items()
+
+        class Changing(AudioHandler):
+            def changed(self) -> None:
+                setattr(server, name, values[len(server.asked) % 2])
+                if len(server.asked) > 20:  # who would ask for ever has it whole, and fails the test
+                    server.piece = len(server.data)
+
+        server.RequestHandlerClass = Changing
+        assert self.export(serve(server), folder).failed == 1
+        assert len(server.asked) < 10
+
+    @pytest.mark.parametrize("always", [False, True])
+    def test_a_length_that_was_too_long(self, serve, folder, always):
+        """All that there is came, and a range beyond its end is refused."""
+        server = Audio(self.DATA, piece=len(self.DATA), promised=5)
+
+        class Promising(AudioHandler):
+            def changed(self) -> None:
+                server.promised = 5 * always
+
+        server.RequestHandlerClass = Promising
+        tally = self.export(serve(server), folder)
+        assert server.asked[:3] == [None, "bytes=1000000-", None]
+        assert (tally.written, tally.failed) == ((0, 1) if always else (1, 0))
+        assert "refused" not in str(tally)
         assert len(server.asked) < 10
 
 
