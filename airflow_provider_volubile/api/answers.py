@@ -126,10 +126,10 @@ def read_transcript(route: Route, answer: Answer) -> list[TranscriptEvent]:
             return found
     events = None
     with suppress(ValueError, RecursionError):
-        events = wire.transcript_events(answer.body or b"")
+        events = [_whole(event) for event in wire.transcript_events(answer.body or b"")]
     if events is None:
         raise unreadable(route, answer, "is no transcript")
-    return [read_object(route, answer, _whole(event), TranscriptEvent) for event in events]
+    return [read_object(route, answer, event, TranscriptEvent) for event in events]
 
 
 def read_accepted(route: Route, answer: Answer) -> list[AcceptedCall]:

@@ -35,7 +35,7 @@ from airflow_provider_volubile.api.paging import walk
 from airflow_provider_volubile.api.recordings import Recording, open_recording
 from airflow_provider_volubile.api.routes import Route
 from airflow_provider_volubile.api.sending import Message, RateLimit, RetryBudget, Sender, Window
-from airflow_provider_volubile.api.tokens import issued_token
+from airflow_provider_volubile.api.tokens import check_scopes, issued_token
 from airflow_provider_volubile.api.transport import JSON_LIMIT, Answer, Transport, check_base_url
 from airflow_provider_volubile.exceptions import (
     VolubileInputError,
@@ -373,10 +373,7 @@ class VolubileClient:
         :raises VolubileProtocolError: the answer holds no token, or one whose life is over or unknown.
         """
         route = routes.ISSUE_TOKEN
-        wanted = frozenset([scopes] if isinstance(scopes, str) else scopes)
-        if not wanted or not wanted <= routes.SCOPES:
-            unknown = ", ".join(sorted(map(repr, wanted - routes.SCOPES))) or "none at all"
-            raise VolubileInputError(f"scopes: {unknown}; the API knows {', '.join(sorted(routes.SCOPES))}.")
+        wanted = check_scopes(scopes)
         answer = self._send(route, body={"scope": sorted(wanted)})
         data = read_json(route, answer)
         token = data.get("token") if isinstance(data, dict) else None
@@ -384,7 +381,7 @@ class VolubileClient:
             self._on_secret(token)
         flaw = ""
         try:
-            return issued_token(token, data, wanted)
+            return issued_token(token, data, wanted, answer.headers)
         except ValueError as error:
             flaw = str(error)
         raise unreadable(route, answer, flaw)

@@ -11,17 +11,19 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import jwt
 
 from airflow_provider_volubile.api.models import IssuedToken
-from airflow_provider_volubile.api.routes import DASHBOARD
-from airflow_provider_volubile.exceptions import VolubileAuthError, VolubileError
+from airflow_provider_volubile.api.routes import DASHBOARD, SCOPES
+from airflow_provider_volubile.exceptions import VolubileAuthError, VolubileError, VolubileInputError
 
 #: Longest time a token is used for without asking again, in seconds, whatever it claims.
 LONGEST_LIFE = 24 * 3600.0
@@ -31,42 +33,66 @@ RENEWAL_LEAD = 60.0
 # What a header can carry. Anything longer than any key or token would be an accident.
 HEADER_SAFE = re.compile(r"[\x21-\x7e]{1,16384}")
 _EXPIRED_ON_THE_WAY = 5
+_DIGITS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
 
 Mint = Callable[[frozenset[str]], IssuedToken]
 
 
-def issued_token(token: Any, answer: Any, scopes: frozenset[str]) -> IssuedToken:
+def check_scopes(scopes: Any) -> frozenset[str]:
+    """The scopes of a token, given as one text or several.
+
+    :raises VolubileInputError: there is none, or one that the API does not know.
+    """
+    wanted = [scopes] if isinstance(scopes, str) or not isinstance(scopes, Iterable) else list(scopes)
+    unknown = [scope for scope in wanted if not isinstance(scope, str) or scope not in SCOPES]
+    if unknown or not wanted:
+        told = ", ".join(map(repr, unknown)) or "none at all"
+        raise VolubileInputError(f"scopes: {told}; the API knows {', '.join(sorted(SCOPES))}.")
+    return frozenset(wanted)
+
+
+def issued_token(
+    token: Any, answer: Any, scopes: frozenset[str], headers: Mapping[str, str] | None = None
+) -> IssuedToken:
     """Make a token of what the server answered.
 
+    :param headers: of its answer, whose ``Date`` is the server's time.
     :raises ValueError: there is none that a header can carry, or its life is over or unknown.
     """
     if not isinstance(token, str) or not HEADER_SAFE.fullmatch(token):
         raise ValueError("holds no usable token")
     now = datetime.now(UTC)
-    life = token_lifetime(token, answer.get("expiresIn"), now.timestamp())
+    clock = None
+    with suppress(KeyError, ValueError, TypeError, OverflowError):
+        clock = parsedate_to_datetime((headers or {})["Date"]).timestamp()
+    life = token_lifetime(token, answer.get("expiresIn"), now.timestamp(), clock)
     if life is None:
         raise ValueError("does not say how long its token lives")
     return IssuedToken(token, scopes, life, now + timedelta(seconds=life))
 
 
-def token_lifetime(token: str, expires_in: Any, now: float) -> float | None:
+def token_lifetime(token: str, expires_in: Any, now: float, clock: float | None = None) -> float | None:
     """Seconds a token is good for from its receipt; None when neither it nor its answer says.
 
-    The token's own ``exp - iat`` is taken first, which a clock that goes wrong on either side cannot distort; then
-    ``expiresIn``; then ``exp`` against this machine's clock. Where the first two disagree, the shorter one holds.
-    More than :data:`LONGEST_LIFE` is cut.
+    The shorter one of ``expiresIn`` and what the token says itself: ``exp - iat``, which a clock that goes wrong on
+    either side cannot distort; without ``iat``, ``exp`` against the server's clock. Against this machine's
+    only where nothing else is known. More than :data:`LONGEST_LIFE` is cut.
 
     :param now: this machine's time, as a timestamp.
+    :param clock: the server's, if it told.
     :raises ValueError: a life that is over, negative or no number.
     """
     claims = _claims(token)
     issued, expires = _number(claims.get("iat")), _number(claims.get("exp"))
     told = _number(expires_in)
     lives = [told] if told is not None else []
-    if expires is not None and issued is not None:
-        lives.append(expires - issued)
-    elif expires is not None and not lives:
-        lives.append(expires - now)
+    if expires is not None:
+        if issued is not None:
+            lives.append(expires - issued)
+        elif clock is not None and (expires > clock or not lives):
+            lives.append(expires - clock)
+        elif not lives:
+            lives.append(expires - now)
     if not lives:
         return None
     life = min(lives)
@@ -84,6 +110,8 @@ def _claims(token: str) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float | None:
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        return float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         if value is None:
             return None

@@ -99,6 +99,14 @@ def test_the_spelling_of_webhooks_is_understood() -> None:
     assert not call.model_extra
 
 
+@pytest.mark.parametrize("depth", [700, 5000])
+def test_events_that_are_nested_too_deeply(depth: int, server: Any, tell: Any, client: Any) -> None:
+    odd = b'[{"action": 5, "message": {"a": 1}, "x": ' + b"[" * depth + b"]" * depth + b"}]"
+    server.on("GET .*", tell.answer(200, body=odd))
+    with pytest.raises(VolubileProtocolError, match="is no transcript"):
+        client.get_transcript(ID)
+
+
 @pytest.mark.parametrize("read", [Call.model_validate_json, lambda text: Call.model_validate(json.loads(text))])
 def test_of_two_spellings_the_one_that_says_something_is_taken(read: Any) -> None:
     members = {"extractedData": None, "extractorData": {"a": 1}, "classifierData": {"b": 2}, "classificationData": None}

@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from email.utils import formatdate
 from typing import Any
 
 import jwt
@@ -489,7 +491,7 @@ def test_an_absurd_token_is_announced_all_the_same(server: Any, tell: Any, make_
     assert "secret.but.odd" not in str(error.value)
 
 
-@pytest.mark.parametrize("scopes", [[], ["calls:everything"], "calls", ["calls:read", ""]])
+@pytest.mark.parametrize("scopes", [[], ["calls:everything"], "calls", ["calls:read", ""], None, 5, [["a"]]])
 def test_unknown_scopes_are_refused_here(scopes: Any, client: Any, server: Any) -> None:
     with pytest.raises(VolubileInputError, match="calls:read"):
         client.issue_token(scopes)
@@ -544,6 +546,7 @@ NOW = 1_763_000_000.0
         (token(iat=None, exp=NOW + 300), None, 300),
         (token(iat=None, exp=NOW - 300), 900, 900),  # expired by our clock only: the answer knows better
         (token(iat=None), 120, 120),
+        (token(iat=None, exp=str(int(NOW) + 300)), "120", 120),
         ("opaque", 120, 120),
         ("a.b.c", 2.5, 2.5),
         (token(10**9, iat=NOW), None, LONGEST_LIFE),
@@ -553,6 +556,22 @@ NOW = 1_763_000_000.0
 )
 def test_how_long_a_token_lives(value: str, expires_in: Any, life: float | None) -> None:
     assert token_lifetime(value, expires_in, NOW) == life
+
+
+@pytest.mark.parametrize("ahead", [-7200, 0, 7200], ids=lambda seconds: f"our clock is {seconds} s ahead")
+@pytest.mark.parametrize(
+    ("exp", "expires_in", "life"),
+    [(300, None, 300), (300, 900, 300), (300, 120, 120), (-300, 900, 900), (300, "900", 300)],
+)
+def test_without_iat_the_server_s_clock_tells_how_long_a_token_lives(
+    exp: int, expires_in: Any, life: float, ahead: int, issuer: Issuer, client: Any, tell: Any
+) -> None:
+    now = int(time.time()) - ahead
+    data = {"token": token(iat=None, exp=str(now + exp)), "expiresIn": expires_in}
+    issuer.answer = tell.answer(200, data, headers={"Date": formatdate(now, usegmt=True)})
+    issued = client.issue_token("calls:read")
+    assert issued.lifetime == life
+    assert abs((issued.expires_at - datetime.now(UTC)).total_seconds() - life) < 60
 
 
 def test_errors_survive_pickling() -> None:
