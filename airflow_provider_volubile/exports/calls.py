@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from airflow_provider_volubile.api import wire
+from airflow_provider_volubile.exceptions import VolubileInputError
 from airflow_provider_volubile.exports import store
 from airflow_provider_volubile.exports.days import days_between, iso, midnight, partition, read_moment
 from airflow_provider_volubile.exports.files import Export
@@ -18,6 +19,7 @@ from airflow_provider_volubile.exports.formats import FileFormat
 from airflow_provider_volubile.exports.rows import FlatColumns, call_row
 from airflow_provider_volubile.exports.schemas import CALLS
 from airflow_provider_volubile.exports.spool import Spool
+from airflow_provider_volubile.exports.tally import VolubileIncompleteExport
 from airflow_provider_volubile.lookup import time_of
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from airflow_provider_volubile.api.models import Call
 
 log = logging.getLogger(__name__)
+
+# A call that never ends must not have the whole table written anew every night.
+LONGEST_CALL = timedelta(days=31)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +60,32 @@ class CallsTable:
 
 @dataclass(frozen=True, slots=True)
 class CallsWritten:
-    """:param counts: ``calls`` in the files, and ``missing`` ones that the manifests name with the reason."""
+    """What an export of calls wrote.
+
+    :param counts: ``calls`` in the files, and ``missing`` ones that the manifests name with the reason.
+    :param open_since: the earliest moment of a call that has not ended: the table has a gap there.
+    """
 
     files: list[str]
     manifests: list[str]
     counts: dict[str, int]
+    open_since: datetime | None = None
 
 
 def export_calls(client: VolubileClient, table: CallsTable, begin: datetime, end: datetime) -> CallsWritten:
     """Write the days that have a part in ``[begin, end)`` anew, each with all its calls before ``end``.
 
     A day never shrinks: if an earlier run already wrote calls after ``end``, the day is written up to where that run
-    came. Only calls that ended are rows, so that a row does not change from one day to the next; others are named in
-    the manifest, and a later run that goes over the day again has them.
+    came; if another run comes further meanwhile, its file stays. Only calls that ended are rows, so that a row does not
+    change from one day to the next; others are named in the manifest, and a later run that goes over the day again has
+    them.
 
+    :raises VolubileIncompleteExport: none of a day's calls are listed any more. The other days are written.
     :raises VolubileError: the calls could not be listed, or the store refused. Days are written one by one.
     """
     result = CallsWritten([], [], {"calls": 0, "missing": 0})
+    open_since: datetime | None = None
+    vanished: list[str] = []
     schema = CALLS.with_columns(table.flat.columns())
     with ExitStack() as stack:
         days = {
@@ -88,6 +102,8 @@ def export_calls(client: VolubileClient, table: CallsTable, begin: datetime, end
             if day is None or (moment and moment >= day.until):
                 continue
             if moment is None or not _has_ended(call):
+                if moment:
+                    open_since = min(moment, open_since or moment)
                 day.export.miss(call.id, f"{call.status or 'no status'}: has {'not ended' if moment else 'no time'}")
                 continue
             try:
@@ -98,14 +114,32 @@ def export_calls(client: VolubileClient, table: CallsTable, begin: datetime, end
                 spool.put(call.id, partition(moment, table.zone), moment.isoformat(), [line])
         for part, day in days.items():
             export = day.export
-            rows = export.write_rows("calls", spool.lines(part), schema, table.file_format)
-            counts = {"calls": rows, "missing": len(export.missing)}
-            result.manifests.append(export.finish(counts, until=iso(day.until)))
+            export.look()
+            if day.is_overtaken:
+                log.warning("%s: another run has come further meanwhile; its file stays", export.folder)
+                export.keep()
+                counts = dict(export.earlier["counts"])
+            else:
+                counts = {"calls": spool.count(part), "missing": len(export.missing)}
+                if (earlier := export.earlier.get("counts", {}).get("calls", 0)) > counts["calls"]:
+                    log.warning("%s: %d calls, and %d in an earlier run", export.folder, counts["calls"], earlier)
+                    if not counts["calls"]:
+                        vanished.append(str(export.manifest))
+                        continue
+                export.write_rows("calls", spool.lines(part), schema, table.file_format)
+                export.finish(counts, until=iso(day.until))
+                log.info("%s: %d calls; %d that have not ended", export.folder, counts["calls"], counts["missing"])
+            result.manifests.append(str(export.manifest))
             result.files.extend(export.files)
-            for name, count in counts.items():
-                result.counts[name] += count
-            log.info("%s: %d calls; %d that have not ended", export.folder, rows, len(export.missing))
-    return result
+            for name in result.counts:
+                result.counts[name] += counts[name]
+    if vanished:
+        raise VolubileIncompleteExport(
+            "The service lists none of the calls any more that an earlier run wrote for the days of "
+            f"{', '.join(vanished)}; their files are left as they are. If these calls are to go from the table too, "
+            "remove these manifests: then the next run writes the days anew."
+        )
+    return replace(result, open_since=open_since)
 
 
 class _Day:
@@ -117,9 +151,18 @@ class _Day:
     def __init__(self, table: CallsTable, day: date, end: datetime) -> None:
         self.begin = midnight(day, table.zone)
         self.export = Export(table.folder / partition(self.begin, table.zone), "calls", table.selection)
-        earlier = self.export.earlier.get("until")
-        reached = datetime.fromisoformat(earlier) if earlier else end
-        self.until = min(max(end, reached), midnight(day + timedelta(days=1), table.zone))
+        self.until = min(max(end, self._reached or end), midnight(day + timedelta(days=1), table.zone))
+
+    @property
+    def _reached(self) -> datetime | None:
+        """How far the file goes that an earlier run wrote."""
+        until = self.export.earlier.get("until")
+        return datetime.fromisoformat(until) if until else None
+
+    @property
+    def is_overtaken(self) -> bool:
+        """Whether another run's file goes further than this one would."""
+        return self._reached is not None and self._reached > self.until
 
     def __enter__(self) -> _Day:
         return self
@@ -144,20 +187,41 @@ def _has_ended(call: Call) -> bool:
 
 
 class Watermark:
-    """How far a table of calls is without a gap; kept beside it.
+    """What a table of calls is of, and how far it is without a gap; kept beside it.
 
     :param selection: what the table is of.
+    :raises VolubileInputError: the table in this folder is of something else.
     """
 
     def __init__(self, folder: ObjectStoragePath, selection: Mapping[str, Any]) -> None:
         self._path = folder / "_calls.watermark.json"
         self._selection = dict(selection)
-        known = store.read_json(self._path) or {}
         self.reached: datetime | None = None
-        if known.get("selection") == self._selection:
-            self.reached = read_moment(str(self._path), known.get("watermark"))
+        self._known = self._read()
 
-    def advance(self, end: datetime) -> None:
-        """Note that the table reaches ``end``; never back."""
-        if self.reached is None or end > self.reached:
-            store.write_json({"watermark": iso(end), "selection": self._selection}, self._path)
+    def advance(self, end: datetime | None, open_since: datetime | None = None) -> None:
+        """Note that the table reaches ``end``, but for what comes after ``open_since``; never back.
+
+        :param end: None leaves the watermark where it is, and notes the selection alone.
+        :param open_since: the earliest moment of a call that has not ended.
+        """
+        self._known = self._read()  # another run may have come further meanwhile
+        reached = self.reached
+        if end:
+            end = max(min(end, open_since or end), end - LONGEST_CALL)
+            reached = max(end, reached or end)
+        if not self._known or reached != self.reached:
+            self.reached = reached
+            store.write_json({"watermark": iso(reached) if reached else None, "selection": self._selection}, self._path)
+
+    def _read(self) -> bool:
+        known = store.read_json(self._path)
+        if not isinstance(known, Mapping) or "selection" not in known:
+            return False
+        if known["selection"] != self._selection:
+            raise VolubileInputError(
+                f"{self._path} belongs to another table, of {known['selection']}; this one is of "
+                f"{self._selection}. Give each its own output_path, or remove the old one whole."
+            )
+        self.reached = read_moment(str(self._path), known["watermark"]) if known.get("watermark") else None
+        return True

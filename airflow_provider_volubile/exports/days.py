@@ -20,7 +20,7 @@ def read_zone(name: str) -> ZoneInfo:
     """
     try:
         return ZoneInfo(name)
-    except (KeyError, ValueError, OSError) as error:
+    except (KeyError, ValueError, TypeError, OSError) as error:
         raise VolubileInputError(f"timezone is {name!r}; expected an IANA name such as 'Europe/Paris'.") from error
 
 

@@ -158,12 +158,16 @@ class Export:
         """Whether an earlier run had this call, as far as its manifest tells: it does not name it as missing."""
         return bool(self._earlier_files) and call_id not in self._earlier_missing
 
-    def keep(self, call_id: str) -> bool:
-        """Keep the files of a call that an earlier run wrote.
+    def keep(self, call_id: str | None = None) -> bool:
+        """Keep what an earlier run wrote: the files of a call, or all.
 
         :return: whether there are any.
         """
-        kept = {path: entry for path, entry in self._earlier_files.items() if entry.get("call_id") == call_id}
+        kept = {
+            path: entry
+            for path, entry in self._earlier_files.items()
+            if call_id is None or entry.get("call_id") == call_id
+        }
         self._files |= kept
         return bool(kept)
 

@@ -56,6 +56,11 @@ class Spool:
         with closing(self._db.execute("SELECT DISTINCT part FROM rows ORDER BY part")) as found:
             return [part for (part,) in found]
 
+    def count(self, part: str) -> int:
+        """How many rows a file has."""
+        ((rows,),) = self._db.execute("SELECT count(*) FROM rows WHERE part = ?", (part,))
+        return int(rows)
+
     def lines(self, part: str) -> Iterator[bytes]:
         """The rows of one file, in order."""
         query = "SELECT line FROM rows WHERE part = ? ORDER BY at, key, position"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from airflow.sdk import Context
 
-from airflow_provider_volubile.exceptions import VolubileInputError
+from airflow_provider_volubile.exceptions import VolubileInputError, VolubileNotFound
 from airflow_provider_volubile.handles import SubmissionHandle
-from airflow_provider_volubile.operators.base import VolubileOperator, useless_retries_avoided
+from airflow_provider_volubile.operators.base import VolubileOperator, check_number, useless_retries_avoided
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
     from airflow_provider_volubile.api.client import VolubileClient
+    from airflow_provider_volubile.api.models import Agent
     from airflow_provider_volubile.exports.files import Export
     from airflow_provider_volubile.exports.formats import FileFormat
     from airflow_provider_volubile.exports.rows import FlatColumns
     from airflow_provider_volubile.exports.tally import Tally
     from airflow_provider_volubile.lookup import CallRef
+
+MOST_LOOKBACK = 10 * 365 * 24  # hours
 
 
 class CallsExport(TypedDict):
@@ -97,16 +100,17 @@ class VolubileExportCallsOperator(_ExportOperator):
     API facts: `List calls <https://docs.volubile.ai/api-reference/calls/list>`__.
 
     :param output_path: the folder of the table; one for each selection of calls.
-    :param agent_id: only calls of this agent.
+    :param agent_id: only calls of this agent, which must exist.
     :param campaign: only calls of the campaign of this name.
     :param interval_start: a moment, aware, or its ISO text. By default the run's data interval, begun earlier where
-        days since the last run in this folder would be left out (a Dag that was paused, for example).
+        days would be left out (a Dag that was paused, a call that takes days).
     :param interval_end: likewise; not in the future.
     :param lookback: how far before the interval to go over calls again: a timedelta, or hours.
     :param timezone: IANA zone whose days the files are of.
     :param file_format: ``jsonl`` (gzip), ``parquet`` or ``csv``.
     :param flatten: make columns of extracted data: True for those that the configuration of ``agent_id`` names, or
-        ``{"extracted": ["visit.day"], "classification": ["outcome"]}``. Never made up from the data.
+        ``{"extracted": ["visit.day"], "classification": ["outcome"]}``. Text of either is taken too, as a template
+        renders it. Never made up from the data.
     """
 
     template_fields = (
@@ -131,7 +135,7 @@ class VolubileExportCallsOperator(_ExportOperator):
         interval_end: datetime | str | None = None,
         lookback: timedelta | float = timedelta(days=1),
         file_format: FileFormat = "jsonl",
-        flatten: bool | Mapping[str, Collection[str]] | None = None,
+        flatten: bool | Mapping[str, Collection[str]] | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -153,15 +157,16 @@ class VolubileExportCallsOperator(_ExportOperator):
         folder, zone = self.folder(), read_zone(self.timezone)
         begin, end = self._interval(context)
         client = self.hook.client()
-        table = CallsTable(folder, self.agent_id, self.campaign, zone, self.file_format, self._columns(client))
-        watermark = None if self.interval_start else Watermark(folder, table.selection)
-        if watermark and watermark.reached and watermark.reached < begin:
-            self.log.info("The last run came as far as %s; this one begins there.", iso(watermark.reached))
+        columns = self._columns(self._agent(client))
+        table = CallsTable(folder, self.agent_id, self.campaign, zone, self.file_format, columns)
+        watermark = Watermark(folder, table.selection)
+        by_schedule = self.interval_start is None
+        if by_schedule and watermark.reached and watermark.reached < begin:
+            self.log.info("The table is without a gap up to %s; this run begins there.", iso(watermark.reached))
             begin = watermark.reached
         self.log.info("Exporting the days from %s to %s to %s", iso(begin), iso(end), folder)
         written = export_calls(client, table, begin, end)
-        if watermark:
-            watermark.advance(end)
+        watermark.advance(end if by_schedule else None, written.open_since)
         self.announce(folder)
         return CallsExport(
             output_path=str(folder),
@@ -188,24 +193,35 @@ class VolubileExportCallsOperator(_ExportOperator):
         return begin - self._lookback(), end
 
     def _lookback(self) -> timedelta:
-        lookback = self.lookback if isinstance(self.lookback, timedelta) else timedelta(hours=self.lookback)
-        if lookback < timedelta():
-            raise VolubileInputError(f"lookback is {lookback}; it must not be negative.")
-        return lookback
+        hours = self.lookback / timedelta(hours=1) if isinstance(self.lookback, timedelta) else self.lookback
+        check_number("lookback in hours", hours, MOST_LOOKBACK)
+        return timedelta(hours=hours)
 
-    def _columns(self, client: VolubileClient) -> FlatColumns:
-        from airflow_provider_volubile.exports.rows import FlatColumns
+    def _columns(self, agent: Agent | None) -> FlatColumns:
+        from airflow_provider_volubile.exports.rows import FlatColumns, read_flatten
 
-        if not self.flatten:
+        flatten = read_flatten(self.flatten)
+        if not flatten:
             return FlatColumns()
-        if isinstance(self.flatten, Mapping):
-            return FlatColumns.of(self.flatten)
-        if self.flatten is not True or not self.agent_id:
+        if isinstance(flatten, Mapping):
+            return FlatColumns.of(flatten)
+        if agent is None:
             raise VolubileInputError(
                 "flatten=True needs agent_id, whose configuration names the columns; without it, list them: "
                 "flatten={'extracted': ['visit.day'], 'classification': ['outcome']}."
             )
-        return FlatColumns.of_agent(client.get_agent(self.agent_id))
+        return FlatColumns.of_agent(agent)
+
+    def _agent(self, client: VolubileClient) -> Agent | None:
+        """Look the agent up: the service lists no calls of an agent it does not know, and says nothing."""
+        if self.agent_id is None:
+            return None
+        try:
+            return client.get_agent(self.agent_id)
+        except VolubileNotFound as error:
+            raise VolubileInputError(
+                f"agent_id is {self.agent_id!r}, and there is no such agent in the account of {self.volubile_conn_id}."
+            ) from error
 
 
 class _PerCallExportOperator(_ExportOperator):
@@ -231,7 +247,12 @@ class _PerCallExportOperator(_ExportOperator):
         self.max_missing = max_missing
 
     def check(self) -> None:
-        """Check parameters before anything is asked for."""
+        """Check parameters before anything is asked for.
+
+        :raises VolubileInputError: one of them cannot be.
+        """
+        if self.max_missing is not None:
+            check_number("max_missing", self.max_missing)
 
     def export(
         self, client: VolubileClient, export: Export, refs: Sequence[CallRef], *, key: str, zone: ZoneInfo
@@ -311,7 +332,9 @@ class VolubileExportTranscriptsOperator(_PerCallExportOperator):
     def check(self) -> None:
         from airflow_provider_volubile.exports.formats import check_format
 
+        super().check()
         check_format(self.file_format)
+        check_number("transcript_timeout", self.transcript_timeout)
 
     def export(
         self, client: VolubileClient, export: Export, refs: Sequence[CallRef], *, key: str, zone: ZoneInfo

@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG, ObjectStoragePath, task
 
 from airflow_provider_volubile.exports import transcripts
@@ -23,11 +24,13 @@ from airflow_provider_volubile.operators.exports import (
 from airflow_provider_volubile.simulator import REMINDER_AGENT_ID, Simulator
 from tests import s3
 from tests.airflow.conftest import Ran, RunDag, store
+from tests.airflow.helpers import UNKNOWN
 
 pytestmark = pytest.mark.airflow
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 YESTERDAY = TODAY - timedelta(days=1)
+DAGS = Path(__file__).parents[2] / "dags"
 FILE = f"date={YESTERDAY:%Y-%m-%d}/calls.jsonl.gz"
 
 
@@ -130,6 +133,48 @@ class TestCalls:
         dag.test(logical_date=TODAY - timedelta(days=5))
         assert contents(out) == before
 
+    def test_a_call_that_takes_days_is_waited_for(
+        self, metadata_database: None, connection: str, simulator: Simulator, out: Path
+    ) -> None:
+        """The nights after its day go over that day again, although it lies outside their interval and lookback."""
+        simulator.configure(speed=0)
+        created = TODAY - timedelta(days=6, hours=1)
+        (late,) = simulator.load_calls(
+            1, status="IN_PROGRESS", ends_within=600, created_from=created, created_to=created
+        )
+        with DAG("takes_days", schedule="@daily", start_date=TODAY - timedelta(days=9)) as dag:
+            VolubileExportCallsOperator(task_id="export", output_path=str(out))
+        store(dag)
+        dag.test(logical_date=TODAY - timedelta(days=6))
+        dag.test(logical_date=TODAY - timedelta(days=4))
+        file = out / f"date={created:%Y-%m-%d}/calls.jsonl.gz"
+        assert rows(file) == []
+        simulator.advance(600)
+        dag.test(logical_date=TODAY - timedelta(days=2))
+        assert [row["call_id"] for row in rows(file)] == [late]
+        assert json.loads((out / "_calls.watermark.json").read_text())["watermark"].startswith(
+            f"{TODAY - timedelta(days=2):%Y-%m-%d}"
+        )
+
+    @pytest.mark.parametrize(
+        "changes", [{"agent_id": REMINDER_AGENT_ID}, {"campaign": "Winter tyres"}, {"timezone": "Europe/Paris"}]
+    )
+    def test_a_folder_holds_one_selection(
+        self,
+        run_dag: RunDag,
+        simulator: Simulator,
+        out: Path,
+        capfd: pytest.CaptureFixture[str],
+        changes: dict[str, Any],
+    ) -> None:
+        """Also when no day of it is the same."""
+        run_dag(lambda: export_calls(out))
+        before = contents(out)
+        days = [(TODAY - timedelta(days=ago)).isoformat() for ago in (5, 4)]
+        ran = run_dag(lambda: export_calls(out, interval_start=days[0], interval_end=days[1], **changes))
+        assert "belongs to another table" in why(ran, capfd)
+        assert contents(out) == before
+
     @pytest.mark.parametrize("file_format", ["jsonl", "parquet", "csv"])
     def test_sql_reads_the_table(self, run_dag: RunDag, simulator: Simulator, out: Path, file_format: Any) -> None:
         simulator.load_calls(12, created_from=YESTERDAY - timedelta(days=1), created_to=TODAY - timedelta(hours=1))
@@ -155,8 +200,9 @@ class TestCalls:
                 agent_id="{{ dag_run.conf.agent }}",
                 interval_start="{{ dag_run.conf.start }}",
                 interval_end="{{ dag_run.conf.end }}",
-                flatten=True,
+                flatten="{{ dag_run.conf.flatten }}",
             ),
+            flatten=True,
             out=str(out),
             agent=REMINDER_AGENT_ID,
             start=YESTERDAY.isoformat(),
@@ -180,13 +226,19 @@ class TestCalls:
             ({"timezone": "Paris"}, "timezone is 'Paris'"),
             ({"file_format": "xlsx"}, "file_format is 'xlsx'"),
             ({"flatten": True}, "needs agent_id"),
+            ({"flatten": "visit.day"}, "must be true, false or a mapping"),
+            ({"agent_id": UNKNOWN}, f"agent_id is '{UNKNOWN}', and there is no such agent"),
+            ({"agent_id": ""}, "agent_id '' is not an id"),
             ({"flatten": {"extractors": []}}, "neither 'extracted' nor"),
             ({"output_path": ""}, "output_path is empty"),
             (
                 {"output_path": "s3://airflow-exports@nowhere/calls"},
                 "Could not write s3://airflow-exports@nowhere/calls",
             ),
-            ({"lookback": -1}, "must not be negative"),
+            ({"lookback": timedelta(hours=-1)}, "lookback in hours is -1.0; it must be a number from 0"),
+            ({"lookback": "24"}, "lookback in hours is '24'; it must be a number"),
+            ({"lookback": 1e9}, "it must be a number from 0 to 87600"),
+            ({"timezone": None}, "timezone is None"),
         ],
     )
     def test_bad_input_is_told_and_leaves_nothing(
@@ -322,10 +374,40 @@ class TestTranscriptsAndRecordings:
         assert len(files) == sum(entry["recorded"] for entry in simulator.ledger()) > 0
         assert {ObjectStoragePath(path).size() for path in files} == {8044}
 
-    @pytest.mark.parametrize("calls", ["{{ [1, 2] }}", {"agent_id": "x"}])
-    def test_what_names_no_call_is_explained(
-        self, run_dag: RunDag, simulator: Simulator, out: Path, capfd: pytest.CaptureFixture[str], calls: Any
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"calls": "{{ [1, 2] }}"}, "calls"),
+            ({"calls": {"agent_id": "x"}}, "calls"),
+            ({"transcript_timeout": "1"}, "transcript_timeout is '1'; it must be a number from 0"),
+            ({"transcript_timeout": -1}, "transcript_timeout is -1"),
+            ({"max_missing": "0"}, "max_missing is '0'"),
+        ],
+    )
+    def test_bad_input_is_told_and_leaves_nothing(
+        self,
+        run_dag: RunDag,
+        simulator: Simulator,
+        out: Path,
+        capfd: pytest.CaptureFixture[str],
+        changes: dict[str, Any],
+        message: str,
     ) -> None:
-        ran = run_dag(lambda: VolubileExportTranscriptsOperator(task_id="export", calls=calls, output_path=str(out)))
-        assert "calls" in why(ran, capfd)
+        settings = {"calls": [UNKNOWN], "output_path": str(out)} | changes
+        assert message in why(run_dag(lambda: VolubileExportTranscriptsOperator(task_id="export", **settings)), capfd)
         assert not out.exists()
+
+
+def test_summaries_of_a_run_without_a_data_interval(
+    metadata_database: None, connection: str, simulator: Simulator, out: Path
+) -> None:
+    """Somebody starts the Dag by hand: it takes the 24 hours before."""
+    now = datetime.now(UTC)
+    simulator.load_calls(5, created_from=now - timedelta(hours=20), created_to=now - timedelta(hours=10))
+    simulator.load_calls(5, created_from=now - timedelta(hours=40), created_to=now - timedelta(hours=30))
+    dag = DagBag(DAGS / "volubile_summaries.py").dags["volubile_summaries"]
+    store(dag)
+    ran = Ran(dag.test(logical_date=None, run_conf={"output": str(out)}))
+    assert ran.state == "success"
+    assert ran.xcom("write_summaries")["summaries"] == 5
+    assert [path.name for path in (out / "summaries").iterdir()] == [f"{now - timedelta(days=1):%Y-%m-%d}.jsonl.gz"]

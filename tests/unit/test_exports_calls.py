@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -14,10 +15,11 @@ from airflow_provider_volubile.api.auth import ApiKeyPair
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.api.pacing import RateWindow
 from airflow_provider_volubile.exceptions import VolubileInputError, VolubileUnavailable
-from airflow_provider_volubile.exports.calls import CallsTable, export_calls
+from airflow_provider_volubile.exports.calls import CallsTable, Watermark, export_calls
 from airflow_provider_volubile.exports.days import check_interval, days_between, midnight, partition, read_moment
 from airflow_provider_volubile.exports.rows import FlatColumns
 from airflow_provider_volubile.exports.store import open_path
+from airflow_provider_volubile.exports.tally import VolubileIncompleteExport
 from airflow_provider_volubile.simulator import FOLLOW_UP_AGENT_ID, REMINDER_AGENT_ID, Simulator
 
 PARIS = ZoneInfo("Europe/Paris")
@@ -125,17 +127,51 @@ class TestDays:
         assert manifest(table, noon)["until"] == f"{day(1):%Y-%m-%dT%H:%M:%SZ}"
         assert len(rows(table, noon)) == 239
 
+    def test_an_older_run_that_finishes_last_does_not_shrink_the_day(self, simulator, client, table, monkeypatch):
+        simulator.load_calls(240, created_from=day(2), created_to=day(1))
+        morning, evening = day(2) + timedelta(hours=8), day(2) + timedelta(hours=20)
+        list_calls = client.iter_calls
+
+        def overtaken(**filters: Any) -> Any:
+            monkeypatch.undo()
+            export_calls(client, table, morning, evening)
+            return list_calls(**filters)
+
+        monkeypatch.setattr(client, "iter_calls", overtaken)
+        result = export_calls(client, table, day(2), morning)
+        assert manifest(table, day(2))["until"] == f"{evening:%Y-%m-%dT%H:%M:%SZ}"
+        assert result.counts["calls"] == len(rows(table, day(2))) == 199
+        assert result.files == [str(table.folder / partition(day(2), UTC_ZONE) / "calls.jsonl.gz")]
+
+    def test_calls_that_are_no_longer_listed(self, simulator, client, table, caplog):
+        simulator.load_calls(30, created_from=day(3), created_to=day(1) - timedelta(seconds=1))
+        export_calls(client, table, day(3), day(1))
+        before = rows(table, day(3))
+        simulator.reset()
+        simulator.load_calls(4, created_from=day(2), created_to=day(2))
+        with (
+            caplog.at_level(logging.WARNING),
+            pytest.raises(VolubileIncompleteExport, match=rf"{day(3):date=%Y-%m-%d}/_calls.manifest.json.*remove"),
+        ):
+            export_calls(client, table, day(3), day(1))
+        assert rows(table, day(3)) == before
+        assert len(rows(table, day(2))) == 4
+        assert "4 calls, and 15 in an earlier run" in caplog.text
+        (table.folder / partition(day(3), UTC_ZONE) / "_calls.manifest.json").unlink()
+        export_calls(client, table, day(3), day(1))
+        assert rows(table, day(3)) == []
+
     def test_calls_that_have_not_ended_wait_for_a_later_run(self, simulator, client, table):
         simulator.configure(speed=0)
         running = simulator.load_calls(3, status="IN_PROGRESS", ends_within=600, created_from=day(1), created_to=day(1))
         ended = simulator.load_calls(2, created_from=day(1), created_to=day(1))
-        export_calls(client, table, day(1), day(0))
+        assert export_calls(client, table, day(1), day(0)).open_since == day(1)
         assert sorted(ids(table, day(1))) == sorted(ended)
         assert manifest(table, day(1))["missing"] == [
             {"call_id": call_id, "reason": "IN_PROGRESS: has not ended"} for call_id in sorted(running)
         ]
         simulator.advance(3600)
-        export_calls(client, table, day(1), day(0))
+        assert export_calls(client, table, day(1), day(0)).open_since is None
         assert sorted(ids(table, day(1))) == sorted(ended + running)
         assert manifest(table, day(1))["missing"] == []
 
@@ -187,6 +223,35 @@ class TestDays:
             assert names <= set(row)
             for name in flat.classification:
                 assert row[f"classification_{name}"] == row["classification_data"][name]
+
+
+class TestWatermark:
+    @pytest.mark.parametrize(
+        ("open_since", "reached"),
+        [(None, day(1)), (day(4), day(4)), (day(0), day(1)), (day(90), day(1 + 31))],
+    )
+    def test_it_stays_before_a_call_that_has_not_ended_for_a_month(self, table, open_since, reached):
+        Watermark(table.folder, table.selection).advance(day(1), open_since)
+        assert Watermark(table.folder, table.selection).reached == reached
+
+    def test_it_never_goes_back(self, table):
+        older = Watermark(table.folder, table.selection)
+        Watermark(table.folder, table.selection).advance(day(1))
+        older.advance(day(3))
+        assert Watermark(table.folder, table.selection).reached == day(1)
+
+    @pytest.mark.parametrize("moment", [None, day(1)])
+    def test_another_selection_is_refused_for_the_whole_table(self, table, moment):
+        Watermark(table.folder, table.selection).advance(moment)
+        with pytest.raises(VolubileInputError, match="belongs to another table"):
+            Watermark(table.folder, {**table.selection, "agent_id": REMINDER_AGENT_ID})
+        assert Watermark(table.folder, table.selection).reached == moment
+
+    @pytest.mark.parametrize("nonsense", ["", "[]", "{}", "null"])
+    def test_one_that_cannot_be_read_counts_as_none(self, table, nonsense):
+        table.folder.mkdir(parents=True)
+        (table.folder / "_calls.watermark.json").write_text(nonsense)
+        assert Watermark(table.folder, table.selection).reached is None
 
 
 class TestIntervals:
