@@ -39,10 +39,13 @@ def summarise(text: str) -> str:
 )
 def volubile_summaries():
     @task
-    def find_calls(data_interval_start=None, data_interval_end=None) -> list[str]:
+    def find_calls(data_interval_start=None, data_interval_end=None, dag_run=None) -> list[str]:
         """Ids of the interval's calls, which may go to XCom."""
         from airflow_provider_volubile.lookup import time_of
 
+        if data_interval_start is None:  # a run that somebody started
+            data_interval_end = dag_run.run_after
+            data_interval_start = data_interval_end - timedelta(days=1)
         # Which clock and zone the list's days are of is not documented: a day more on both sides, then by time.
         from_date = data_interval_start.date() - timedelta(days=1)
         to_date = data_interval_end.date() + timedelta(days=1)
@@ -76,7 +79,8 @@ def volubile_summaries():
         target.write_bytes(gzip.compress(table.encode(), mtime=0))
         return {"path": path, "summaries": len(summaries)}
 
-    write_summaries(transcripts.output, "{{ params.output }}/summaries/{{ data_interval_start | ds }}.jsonl.gz")
+    day = "{{ data_interval_start | default(dag_run.run_after - macros.timedelta(days=1), true) | ds }}"
+    write_summaries(transcripts.output, "{{ params.output }}/summaries/" + day + ".jsonl.gz")
 
 
 volubile_summaries()
