@@ -10,8 +10,9 @@ from datetime import timedelta
 
 import pendulum
 from airflow.sdk import dag, task
+from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_provider_volubile.exceptions import VolubileError
+from airflow_provider_volubile.exceptions import VolubileAuthError
 from airflow_provider_volubile.hooks.volubile import VolubileHook
 
 CONNECTION = "volubile_default"
@@ -27,10 +28,10 @@ CONNECTION = "volubile_default"
 def volubile_key_check():
     @task(retries=2, retry_delay=timedelta(minutes=10))  # an outage is not a refused key
     def check_keys() -> None:
-        works, text = VolubileHook(CONNECTION).test_connection()
-        if not works:
-            raise VolubileError(f"Connection {CONNECTION!r}: {text}")
-        print(text)
+        try:
+            print(VolubileHook(CONNECTION).check_connection())
+        except VolubileAuthError as error:  # no further try would mend a key: say so at once
+            raise AirflowFailException(str(error)) from error
 
     check_keys()
 

@@ -40,10 +40,10 @@ class ApiKeyPair:
     name: str = "volubile"
 
     def __post_init__(self) -> None:
-        primary = _checked_key(self.primary, f"connection {self.name!r}: the primary API key")
+        primary = check_key(self.primary, f"connection {self.name!r}: the primary API key")
         secondary = None
         if self.secondary and self.secondary.strip():
-            secondary = _checked_key(self.secondary, f"connection {self.name!r}: the secondary API key")
+            secondary = check_key(self.secondary, f"connection {self.name!r}: the secondary API key")
         object.__setattr__(self, "primary", primary)
         object.__setattr__(self, "secondary", None if secondary == primary else secondary)
 
@@ -115,7 +115,12 @@ def _account(pair: ApiKeyPair, base_url: str) -> str:
     return hashlib.sha256("\0".join((base_url, *pair.keys)).encode()).hexdigest()
 
 
-def _checked_key(key: Any, what: str) -> str:
+def check_key(key: Any, what: str) -> str:
+    """Return a key as it is sent.
+
+    :param what: what the message calls it, which never shows it.
+    :raises VolubileInputError: it is empty, or holds characters no header can carry.
+    """
     text = key.strip() if isinstance(key, str) else ""
     if not text:
         raise VolubileInputError(f"{what} is empty: create one at {DASHBOARD} and store it in the connection.")

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from airflow.sdk.log import mask_secret
@@ -53,24 +53,33 @@ class _Account:
     token_life: float | None
 
 
-def check(settings: Settings) -> tuple[bool, str]:
-    """Ask with each key for the account's agents, which changes nothing.
+class Verdict(NamedTuple):
+    """What a test found out.
 
-    :returns: whether everything the connection holds works, and a text for a person: which key works, how, with which
-        limits; or what is wrong and what to do. It holds no key, no token and no number.
+    :param good: whether everything the connection holds works.
+    :param text: for a person: which key works, how, with which limits; or what is wrong and what to do. It holds no
+        key, no token and no number.
+    :param may_pass: what is wrong may be over in a while.
     """
+
+    good: bool
+    text: str
+    may_pass: bool = False
+
+
+def check(settings: Settings) -> Verdict:
+    """Ask with each key for the account's agents, which changes nothing."""
     try:
-        good, text = _within(TEST_SECONDS, lambda: _check(settings))
+        found = _within(TEST_SECONDS, lambda: _check(settings))
     except TimeoutError:
-        good, text = False, _unreachable(settings, f"No complete answer of {_host(settings)} in {TEST_SECONDS:g} s.")
+        found = _unreachable(settings, f"No complete answer of {_host(settings)} in {TEST_SECONDS:g} s.")
     except VolubileInputError as error:
-        good, text = False, f"{error}"
-    return good, mask_secrets(text, filter(None, (settings.primary, settings.secondary)))
+        found = Verdict(False, str(error))
+    return found._replace(text=mask_secrets(found.text, filter(None, (settings.primary, settings.secondary))))
 
 
-def _check(settings: Settings) -> tuple[bool, str]:
-    settings.credentials("tested")  # says which key is none, if one is
-    keys = {"primary": settings.primary, "secondary": settings.secondary}
+def _check(settings: Settings) -> Verdict:
+    keys = {"primary": settings.primary, "secondary": None if _no_spare(settings) else settings.secondary}
     accounts: dict[str, _Account] = {}
     refused: dict[str, VolubileAuthError] = {}
     for name, key in keys.items():
@@ -81,18 +90,20 @@ def _check(settings: Settings) -> tuple[bool, str]:
         except VolubileAuthError as error:
             refused[name] = error
         except VolubileUnavailable as error:
-            return False, _unreachable(settings, str(error))
+            return _unreachable(settings, str(error))
         except VolubileRateLimitError:
-            return False, (
+            text = (
                 f"{_host(settings)} answers, but the account's request window is full (429), so the {name} API key "
                 f"could not be tried. Others use the account heavily; test again in {LENGTH:g} s."
             )
+            return Verdict(False, text, may_pass=True)
         except (VolubileNotFound, VolubileProtocolError, VolubileRequestRefused) as error:
             what = "it does not know GET /v1/agents (404)." if isinstance(error, VolubileNotFound) else str(error)
-            return False, (
+            text = (
                 f"{_host(settings)} does not answer as Volubile's API does: {what} The API address is {DEFAULT_HOST} "
                 "unless Volubile told you another one."
             )
+            return Verdict(False, text, may_pass=True)  # a page of somebody's maintenance, perhaps
     return _judge(settings, accounts, refused)
 
 
@@ -114,9 +125,11 @@ def _ask(settings: Settings, key: str) -> _Account:
         return _Account(frozenset(agent.id for agent in page.content), page.total_elements, client.rate_limit, life)
 
 
-def _judge(
-    settings: Settings, accounts: dict[str, _Account], refused: dict[str, VolubileAuthError]
-) -> tuple[bool, str]:
+def _no_spare(settings: Settings) -> bool:
+    return settings.secondary == settings.primary
+
+
+def _judge(settings: Settings, accounts: dict[str, _Account], refused: dict[str, VolubileAuthError]) -> Verdict:
     host = _host(settings)
     faults = [_refusal(settings, name, error) for name, error in refused.items()]
     if not accounts:
@@ -124,11 +137,15 @@ def _judge(
             f"Compare the stored keys with {DASHBOARD}, and see there whether the account is enabled and whether "
             f"{host} is its API."
         )
-        return False, " ".join(faults)
+        return Verdict(False, " ".join(faults))
     if refused:
         faults.append(
             f"The {next(iter(accounts))} API key works, so tasks go on, without a spare: create a new key at "
             f"{DASHBOARD} and store it in place of the refused one."
+        )
+    if _no_spare(settings):
+        faults.append(
+            "Both fields hold the same key: it is no spare. Store the account's other key in secondary_api_key."
         )
     if len({account.agents for account in accounts.values() if account.agents}) > 1 and not frozenset.intersection(
         *(account.agents for account in accounts.values())
@@ -144,7 +161,7 @@ def _judge(
     if account.total is not None:
         facts.append(f"The account has {account.total} agent{'s' * (account.total != 1)}.")
     if faults:
-        return False, " ".join(faults + facts)
+        return Verdict(False, " ".join(faults + facts))
     which = "both API keys" if len(accounts) == 2 else "the primary API key"
     how = "auth = api_key"
     if account.token_life is not None:
@@ -152,7 +169,7 @@ def _judge(
     facts.insert(0, f"{host} accepts {which} ({how}).")
     if settings.secondary is None:
         facts.append("No secondary key is stored, so the primary cannot be replaced without downtime.")
-    return True, " ".join(facts)
+    return Verdict(True, " ".join(facts))
 
 
 def _refusal(settings: Settings, name: str, error: VolubileAuthError) -> str:
@@ -174,7 +191,7 @@ def _limits(account: _Account) -> str:
     )
 
 
-def _unreachable(settings: Settings, what: str) -> str:
+def _unreachable(settings: Settings, what: str) -> Verdict:
     """Add what is not in the connection and decides all the same: the machine, its proxy, its certificates."""
     surroundings = [f"Asked from the machine {socket.gethostname()}"]
     if settings.base_url.startswith("https:"):
@@ -184,7 +201,7 @@ def _unreachable(settings: Settings, what: str) -> str:
         bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
         if bundle:
             surroundings.append(f"with the certificates in {bundle}")
-    return f"{what} {', '.join(surroundings)}; workers may be elsewhere."
+    return Verdict(False, f"{what} {', '.join(surroundings)}; workers may be elsewhere.", may_pass=True)
 
 
 def _host(settings: Settings) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -9,7 +11,7 @@ from urllib.parse import urlsplit
 from airflow.sdk import Connection
 from airflow.sdk.log import mask_secret
 
-from airflow_provider_volubile.api.auth import ApiKeyPair, BearerTokens, Credentials
+from airflow_provider_volubile.api.auth import ApiKeyPair, BearerTokens, Credentials, check_key
 from airflow_provider_volubile.api.transport import check_base_url
 from airflow_provider_volubile.exceptions import VolubileInputError
 
@@ -17,6 +19,7 @@ DEFAULT_HOST = "https://api.eu.volubile.ai"
 DEFAULT_TIMEOUT = 30.0
 LONGEST_TIMEOUT = 600.0
 AUTH_MODES = ("api_key", "bearer")
+_NOT_SHOWN = " (what it holds is not shown: it might be a misplaced key)"
 #: What the connection's extra may hold.
 EXTRA_FIELDS = frozenset({"secondary_api_key", "auth", "timeout"})
 
@@ -44,7 +47,6 @@ class Settings:
         """Who requests go out as.
 
         :param name: what messages call the connection.
-        :raises VolubileInputError: a key holds characters that no header can carry.
         """
         return credentials(self.auth, ApiKeyPair(self.primary, self.secondary, name=name))
 
@@ -59,7 +61,7 @@ def read_settings(connection: Connection) -> Settings:
 
     :raises VolubileInputError: naming the field and the rule.
     """
-    extra = connection.extra_dejson
+    extra = _extra(connection)
     primary = _key(connection.password, "password")
     secondary = _key(extra.get("secondary_api_key"), "secondary_api_key")
     if connection.login:
@@ -74,7 +76,7 @@ def read_settings(connection: Connection) -> Settings:
         )
     auth = extra.get("auth") or AUTH_MODES[0]
     if auth not in AUTH_MODES:
-        raise VolubileInputError(f"auth is {auth!r}; it must be 'api_key' or 'bearer'.")
+        raise VolubileInputError(f"auth is neither 'api_key' nor 'bearer'{_NOT_SHOWN}.")
     return Settings(
         base_url=_base_url(connection),
         primary=primary,
@@ -82,6 +84,16 @@ def read_settings(connection: Connection) -> Settings:
         auth=auth,
         timeout=_timeout(extra.get("timeout")),
         unknown=tuple(sorted(extra.keys() - EXTRA_FIELDS)),
+    )
+
+
+def _extra(connection: Connection) -> dict[str, Any]:
+    """The extra. Airflow takes one that it cannot read for an empty one, and so a pair of keys for a single one."""
+    with suppress(ValueError, RecursionError):
+        if not connection.extra or isinstance(json.loads(connection.extra), dict):
+            return connection.extra_dejson
+    raise VolubileInputError(
+        'its extra is no JSON object, so nothing in it counts: expected for example {"secondary_api_key": "…"}.'
     )
 
 
@@ -96,14 +108,16 @@ def _key(value: Any, name: str) -> str | None:
     if not text:
         return None
     mask_secret(text)
-    return text
+    return check_key(text, f"the API key in {name}")
 
 
 def _base_url(connection: Connection) -> str:
     host = (connection.host or "").strip() or DEFAULT_HOST
     scheme = connection.schema or "https"
     if scheme not in ("http", "https"):
-        raise VolubileInputError(f"schema is {scheme!r}; it must be empty, 'https' or 'http'.")
+        raise VolubileInputError(f"schema is neither empty nor 'https' nor 'http'{_NOT_SHOWN}.")
+    if not 0 <= (connection.port or 0) <= 65535:
+        raise VolubileInputError(f"the port is {connection.port}; it must be from 1 to 65535.")
     if "://" not in host:
         host = f"{scheme}://[{host}]" if host.count(":") > 1 and host[0] != "[" else f"{scheme}://{host}"
     base = check_base_url(host)
@@ -125,6 +139,6 @@ def _timeout(value: Any) -> float:
         seconds = 0.0
     if not 0 < seconds <= LONGEST_TIMEOUT:
         raise VolubileInputError(
-            f"timeout is {value!r}; it must be a number of seconds greater than 0 and up to {LONGEST_TIMEOUT:g}."
+            f"timeout is no number of seconds greater than 0 and up to {LONGEST_TIMEOUT:g}{_NOT_SHOWN}."
         )
     return seconds

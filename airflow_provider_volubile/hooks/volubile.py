@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from airflow.sdk import BaseHook
 from airflow.sdk.log import mask_secret
 
-from airflow_provider_volubile.exceptions import VolubileInputError
+from airflow_provider_volubile.exceptions import VolubileAuthError, VolubileInputError, VolubileUnavailable
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient
     from airflow_provider_volubile.api.models import IssuedToken
+    from airflow_provider_volubile.hooks.checking import Verdict
     from airflow_provider_volubile.hooks.settings import Settings
 
 
@@ -81,14 +82,31 @@ class VolubileHook(BaseHook):
         :returns: whether everything the connection holds works, and a text for a person: which key works, how, with
             which limits; or what is wrong (host, TLS, proxy, keys, rights) and what to do.
         """
-        from airflow_provider_volubile.hooks.checking import check
+        found = self._check()
+        return found.good, found.text
+
+    def check_connection(self) -> str:
+        """The same for a task: what :meth:`test_connection` answers, or an error that tells whether to try again.
+
+        :returns: what works.
+        :raises VolubileUnavailable: the service could not be asked, which may be over in a while.
+        :raises VolubileAuthError: a key is refused or no spare, or the connection is not usable: somebody has to look.
+        """
+        found = self._check()
+        if found.good:
+            return found.text
+        failure = VolubileUnavailable if found.may_pass else VolubileAuthError
+        raise failure(f"Connection {self.volubile_conn_id!r}: {found.text}")
+
+    def _check(self) -> Verdict:
+        from airflow_provider_volubile.hooks.checking import Verdict, check
         from airflow_provider_volubile.hooks.settings import read_settings
 
         # The UI tests under a made-up id, so nothing here names the connection.
         try:
             settings = read_settings(self.get_connection(self.volubile_conn_id))
         except VolubileInputError as error:
-            return False, f"The connection is not usable: {error}"
+            return Verdict(False, f"The connection is not usable: {error}")
         return check(settings)
 
     def issue_token(self, scopes: Iterable[str]) -> IssuedToken:

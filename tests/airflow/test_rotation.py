@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ def test_both_keys_revoked_is_a_failure_that_says_where_to_look_and_is_not_retri
 
 @pytest.fixture
 def key_check(metadata_database: None, connection: str) -> DAG:
-    """The example Dag, which does not wait for a second try here."""
+    """The example Dag, which does not wait long for a second try here."""
     path = Path(__file__).parents[2] / "dags" / "volubile_key_check.py"
     spec = importlib.util.spec_from_file_location("volubile_key_check_example", path)
     assert spec
@@ -176,7 +177,8 @@ def key_check(metadata_database: None, connection: str) -> DAG:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     dag: DAG = module.volubile_key_check()
-    dag.get_task("check_keys").retries = 0
+    assert dag.get_task("check_keys").retries == 2
+    dag.get_task("check_keys").retry_delay = timedelta(seconds=0)
     store(dag)
     return dag
 
@@ -201,11 +203,27 @@ def test_the_daily_check_fails_and_names_the_key_that_no_longer_works(
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_VOLUBILE_DEFAULT", connection_json(simulator, auth=auth_mode))
     simulator.revoke_key(gone)
-    assert Ran(key_check.test()).state == "failed"
+    ran = Ran(key_check.test())
+    assert (ran.state, ran.task("check_keys").try_number) == ("failed", 1)
     printed = "".join(capfd.readouterr())
     assert f"Connection 'volubile_default': The {gone} API key is refused (401)" in printed
     assert simulator.primary_key not in printed
     assert simulator.secondary_key not in printed
+
+
+def test_the_daily_check_hears_of_a_spare_that_is_none(
+    key_check: DAG, simulator: Simulator, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = connection_json(simulator, secondary_api_key=simulator.primary_key)
+    monkeypatch.setenv("AIRFLOW_CONN_VOLUBILE_DEFAULT", same)
+    assert Ran(key_check.test()).state == "failed"
+    assert "Both fields hold the same key: it is no spare" in "".join(capfd.readouterr())
+
+
+def test_the_daily_check_tries_again_when_it_could_not_ask(key_check: DAG, simulator: Simulator) -> None:
+    simulator.fault("listAgents", "status", status=503, times=1)
+    ran = Ran(key_check.test())
+    assert (ran.state, ran.task("check_keys").try_number) == ("success", 2)
 
 
 # --- tokens ---

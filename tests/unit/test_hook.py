@@ -6,6 +6,7 @@ import json
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
@@ -18,7 +19,12 @@ from airflow.sdk.serde import serialize
 
 from airflow_provider_volubile.api import auth, pacing
 from airflow_provider_volubile.api.auth import BearerTokens
-from airflow_provider_volubile.exceptions import VolubileError, VolubileInputError
+from airflow_provider_volubile.exceptions import (
+    VolubileAuthError,
+    VolubileError,
+    VolubileInputError,
+    VolubileUnavailable,
+)
 from airflow_provider_volubile.hooks import checking
 from airflow_provider_volubile.hooks.settings import DEFAULT_HOST, Settings, read_settings
 from airflow_provider_volubile.hooks.volubile import VolubileHook
@@ -155,15 +161,30 @@ def test_a_key_that_a_uri_would_change_is_refused(value: str) -> None:
         ({"password": "", "extra": {"secondary_api_key": SECONDARY}}, "no API key"),
         ({"password": PRIMARY, "login": "me"}, "login"),
         ({"login": PRIMARY}, "login"),
-        ({"password": PRIMARY, "extra": {"auth": "basic"}}, "auth is 'basic'"),
-        ({"password": PRIMARY, "extra": {"timeout": 0}}, "timeout is 0"),
-        ({"password": PRIMARY, "extra": {"timeout": "soon"}}, "timeout is 'soon'"),
-        ({"password": PRIMARY, "extra": {"timeout": 601}}, "timeout is 601"),
-        ({"password": PRIMARY, "extra": {"timeout": "nan"}}, "timeout is 'nan'"),
+        ({"password": PRIMARY, "extra": {"auth": "basic"}}, "auth is neither 'api_key' nor 'bearer'"),
+        ({"password": PRIMARY, "extra": {"auth": SECONDARY}}, "auth is neither 'api_key' nor 'bearer'"),
+        ({"password": PRIMARY, "extra": {"auth": [SECONDARY]}}, "auth is neither 'api_key' nor 'bearer'"),
+        ({"password": PRIMARY, "extra": {"timeout": 0}}, "timeout is no number"),
+        ({"password": PRIMARY, "extra": {"timeout": "soon"}}, "timeout is no number"),
+        ({"password": PRIMARY, "extra": {"timeout": SECONDARY}}, "timeout is no number"),
+        ({"password": PRIMARY, "extra": {"timeout": 601}}, "timeout is no number of seconds .* up to 600"),
+        ({"password": PRIMARY, "extra": {"timeout": "nan"}}, "timeout is no number"),
+        ({"password": PRIMARY, "extra": "not json"}, "its extra is no JSON object"),
+        ({"password": PRIMARY, "extra": SECONDARY}, "its extra is no JSON object"),
+        ({"password": PRIMARY, "extra": f'["{SECONDARY}"]'}, "its extra is no JSON object"),
+        ({"password": PRIMARY, "extra": json.dumps(json.dumps({"auth": "bearer"}))}, "its extra is no JSON object"),
+        ({"password": f"{PRIMARY} {SECONDARY}"}, "the API key in password holds a space"),
+        ({"password": f"{PRIMARY}\nX-Evil: 1"}, "the API key in password holds a space"),
+        (
+            {"password": PRIMARY, "extra": {"secondary_api_key": f"{SECONDARY}é"}},
+            "the API key in secondary_api_key holds",
+        ),
         ({"password": PRIMARY, "host": "http://api.eu.volubile.ai"}, "unprotected"),
         ({"password": PRIMARY, "host": "api.eu.volubile.ai", "schema": "http"}, "unprotected"),
         ({"password": PRIMARY, "host": "ftp://api.eu.volubile.ai"}, "https"),
-        ({"password": PRIMARY, "schema": "v1"}, "schema is 'v1'"),
+        ({"password": PRIMARY, "schema": "v1"}, "schema is neither empty nor 'https'"),
+        ({"password": PRIMARY, "schema": SECONDARY}, "schema is neither empty nor 'https'"),
+        ({"password": PRIMARY, "host": "127.0.0.1", "schema": "http", "port": 70000}, "the port is 70000"),
         ({"password": PRIMARY, "host": "https://api.eu.volubile.ai/v1"}, "before '/v1'"),
         ({"password": PRIMARY, "host": f"https://:{SECONDARY}@api.eu.volubile.ai"}, "URL"),
         ({"password": PRIMARY, "host": "https://api.eu.volubile.ai:lots"}, "not a URL"),
@@ -177,8 +198,10 @@ def test_a_connection_that_cannot_be_right(fields: dict[str, Any], why: str, def
     assert str(error.value).startswith("Connection 'tested': ")
     good, text = hook.test_connection()
     assert not good
-    assert why in text
+    assert re.search(why, text)
     assert "tested" not in text
+    with pytest.raises(VolubileAuthError, match="Connection 'tested': The connection is not usable"):
+        hook.check_connection()
     for secret in (PRIMARY, SECONDARY):
         assert secret not in f"{error.value} {text}"
 
@@ -274,6 +297,31 @@ def test_a_single_key_is_enough_and_its_risk_is_named(define: Define, simulator:
     assert good
     assert "accepts the primary API key" in text
     assert "No secondary key" in text
+
+
+@pytest.mark.parametrize("auth", ["api_key", "bearer"])
+def test_the_same_key_twice_is_no_spare(auth: str, define: Define, simulator: Simulator, keys: dict[str, Any]) -> None:
+    hook = define(**with_extra(keys, secondary_api_key=f" {simulator.primary_key}\n", auth=auth))
+    good, text = hook.test_connection()
+    assert not good
+    assert "Both fields hold the same key: it is no spare." in text
+    assert "both API keys" not in text
+    assert Counter(request["operation"] for request in simulator.requests())["listAgents"] == 1
+    hook.client().list_agents()  # it works all the same
+    simulator.revoke_key("primary")
+    assert "The primary API key is refused (401)" in hook.test_connection()[1]
+
+
+def test_a_task_is_told_whether_to_try_again(define: Define, simulator: Simulator, keys: dict[str, Any]) -> None:
+    hook = define(**keys)
+    assert "accepts both API keys" in hook.check_connection()
+    for fault in ({"kind": "status", "status": 503}, {"kind": "rate_limit", "seconds": 14}, {"kind": "reset"}):
+        simulator.fault("listAgents", **fault)
+        with pytest.raises(VolubileUnavailable, match="Connection 'tested': "):
+            hook.check_connection()
+    simulator.revoke_key("secondary")
+    with pytest.raises(VolubileAuthError, match="Connection 'tested': The secondary API key is refused"):
+        hook.check_connection()
 
 
 def test_a_mistyped_extra_is_found_before_it_is_missed(define: Define, simulator: Simulator) -> None:
