@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import defaultdict
+import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -23,7 +24,11 @@ from airflow_provider_volubile.exceptions import (
 )
 from airflow_provider_volubile.recipients import Recipient
 from airflow_provider_volubile.schedule import Schedule
-from airflow_provider_volubile.submissions import Part, PartRecord, SubmissionJournal
+from airflow_provider_volubile.submissions import (
+    Part,
+    PartRecord,
+    SubmissionJournal,
+)
 from airflow_provider_volubile.waiting import pages
 from airflow_provider_volubile.watches import CLOCK_TOLERANCE
 
@@ -34,9 +39,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # Calls carry the context they were created with (https://docs.volubile.ai/api-reference/calls/get), and a prompt
-# ignores values it does not name (https://docs.volubile.ai/api-reference/calls/create). So each recipient of a bulk
-# or single call carries the reference of its part: the only tie between a call and the request that made it.
+# ignores values it does not name (https://docs.volubile.ai/api-reference/calls/create). So each recipient carries the
+# reference of its part: the only tie between a call and the request that made it.
 REFERENCE_KEY = "airflow_ref"
+# A process that was frozen after it had written down a request must not send it when it thaws: another may have
+# decided about it meanwhile. Airflow takes a task for dead after five minutes without a heartbeat.
+SEND_WITHIN = 120.0
 
 # After these the service certainly did not take the request.
 NOT_TAKEN = (
@@ -78,14 +86,14 @@ class Dialler(Protocol):
     def name(self, number: int) -> str | None:
         """The campaign's name, for the journal."""
 
-    def send(self, number: int, part: Part) -> Sequence[str]:
-        """Send a part. Returns the ids that the answer told."""
+    def send(self, number: int, part: Part, *, not_after: float) -> Sequence[str]:
+        """Send a part. Returns the ids that the answer told.
+
+        :param not_after: of :func:`time.monotonic`: later it is not sent, which is an error that says so.
+        """
 
     def find(self, number: int, part: Part, record: PartRecord) -> Sequence[str] | None:
         """Look for a part that was sent. None: nothing shows that it was taken (yet)."""
-
-    def traces(self, parts: Sequence[Part], since: datetime) -> bool:
-        """Whether something certainly shows that an earlier try began to send these parts after ``since``."""
 
     def identify(self, parts: Mapping[int, Part], records: Mapping[int, PartRecord]) -> Mapping[int, Sequence[str]]:
         """Look for the ids of accepted calls that the answers did not tell: all that are found, by part."""
@@ -108,14 +116,19 @@ def advance(
         accepted or refused.
     :raises VolubileError: a part was certainly not taken, or nobody was; what is pending may be sent later.
     """
-    refusal: VolubileRequestRefused | None = None
     for number, part in enumerate(parts):
         if journal[number].state == "pending":
             if stopping():
                 raise VolubileError(f"Stopped before request {number + 1} of {len(parts)} was sent.")
+            # What was sent before may have shown up since somebody decided to send it again.
+            if journal[number].resent and (found := dialler.find(number, part, journal[number])) is not None:
+                log.info("Request %d of %d was taken after all: it is not sent again.", number + 1, len(parts))
+                journal.accept(number, found)
+                continue
+            not_after = time.monotonic() + SEND_WITHIN
             journal.begin(number, now=clock(), name=dialler.name(number))
             try:
-                journal.accept(number, dialler.send(number, part))
+                journal.accept(number, dialler.send(number, part, not_after=not_after))
             except VolubileUnknownOutcome as unknown:
                 log.warning("%s", unknown)
                 if unknown.accepted:
@@ -124,7 +137,6 @@ def advance(
                 if not dialler.refusals_are_rejections:
                     _not_taken(journal, number)
                     raise
-                refusal = refused
                 journal.refuse(number, refused.reason or str(refused))
             except NOT_TAKEN:
                 _not_taken(journal, number)
@@ -136,10 +148,14 @@ def advance(
                 return number
             log.info("Request %d of %d was taken: its calls are there.", number + 1, len(parts))
             journal.accept(number, found)
-    if refusal and all(record.state == "refused" for record in journal):
+    reasons = Counter(record.reason or "no reason given" for record in journal if record.state == "refused")
+    told = "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common(5))
+    if reasons.total() == len(journal):
         # Nobody at all: this is about the request, not about the people. Once it is mended they may be tried again.
         journal.release(*range(len(parts)))
-        raise refusal
+        raise VolubileRequestRefused(f"Volubile refused every request, nobody is called ({told}).", status=400)
+    if reasons:
+        log.warning("Volubile refused %d of %d people: %s.", reasons.total(), len(journal), told)
     return None
 
 
@@ -189,9 +205,12 @@ class CampaignDialler:
             raise VolubileInputError(f"extra_fields cannot be sent, it is not JSON: {error}.") from None
 
     def name(self, number: int) -> str:
-        return f"{self._name} [{self._submission}-{number + 1}]"
+        return f"{self._name} [{self._reference(number)}]"
 
-    def send(self, number: int, part: Part) -> Sequence[str]:
+    def _reference(self, number: int) -> str:
+        return f"{self._submission}-{number + 1}"
+
+    def send(self, number: int, part: Part, *, not_after: float) -> Sequence[str]:
         schedule = self._schedule
         today = datetime.now(schedule.zone).date()
         body = wire.campaign_body(
@@ -202,27 +221,26 @@ class CampaignDialler:
             time_slots=[(slot.start, slot.end) for slot in schedule.time_slots],
             days=schedule.days,
             batch_size=schedule.batch_size,
-            recipients=part,
+            recipients=_marked(part, self._reference(number)),
             retry=schedule.redial.as_request(),
             timezone=schedule.zone.key,
         )
-        return [self._client.create_campaign({**body, **self._extra_fields}).id]
+        return [self._client.create_campaign({**body, **self._extra_fields}, not_after=not_after).id]
 
     def find(self, number: int, part: Part, record: PartRecord) -> Sequence[str] | None:
         # A call of the campaign proves that it exists; its id stands nowhere in a call.
         phones = {person.phone for person in part}
         calls = calls_since(self._client, record.sent_at, campaign=record.name, agent_id=self._agent_id)
-        return () if any(call.phone in phones for call in calls) else None
-
-    def traces(self, parts: Sequence[Part], since: datetime) -> bool:
-        return self.find(0, parts[0], PartRecord("in_flight", since, name=self.name(0))) is not None
+        # Should the service not filter by name, it lists the calls of others too.
+        ours = (call.phone in phones and _is_ours(call, self._reference(number)) for call in calls)
+        return () if any(ours) else None
 
     def identify(self, parts: Mapping[int, Part], records: Mapping[int, PartRecord]) -> Mapping[int, Sequence[str]]:
         return {}  # a campaign is waited for by its name: its calls need no ids
 
 
 class CallDialler:
-    """What bulk and single calls have in common: every recipient carries the reference of the part."""
+    """What bulk and single calls have in common: they are found by the reference alone."""
 
     def __init__(self, client: VolubileClient, *, agent_id: str, submission: str) -> None:
         self._client = client
@@ -232,14 +250,6 @@ class CallDialler:
     def name(self, number: int) -> None:
         return None
 
-    def traces(self, parts: Sequence[Part], since: datetime) -> bool:
-        # Parts are sent in order, so one of the first people was called if anybody was; some may have been refused.
-        return any(
-            carried(call) == self._reference(number)
-            for number, part in enumerate(parts[:3])
-            for call in calls_since(self._client, since, agent_id=self._agent_id, phone=part[0].phone)
-        )
-
     def identify(self, parts: Mapping[int, Part], records: Mapping[int, PartRecord]) -> Mapping[int, Sequence[str]]:
         number_of = {person.phone: number for number, part in parts.items() for person in part}
         known = {call_id for record in records.values() for call_id in record.ids}
@@ -247,7 +257,7 @@ class CallDialler:
         since = min((record.sent_at for record in records.values() if record.sent_at), default=None)
         for call in calls_since(self._client, since, agent_id=self._agent_id):
             number = number_of.get(call.phone or "")
-            if number is None or carried(call) not in (None, self._reference(number)):
+            if number is None or not _is_ours(call, self._reference(number)):
                 continue
             # A person who was called twice on purpose counts once, with the call that is known already.
             if call.id in known or call.phone not in call_of:
@@ -264,15 +274,11 @@ class CallDialler:
         """Calls of a part, one for each person."""
         missing = {person.phone for person in part}
         for call in calls_since(self._client, record.sent_at, agent_id=self._agent_id, **filters):
-            # The context is documented to come back; should it not, number, agent and time must do.
-            if call.phone in missing and carried(call) in (None, self._reference(number)):
+            if call.phone in missing and _is_ours(call, self._reference(number)):
                 missing.discard(call.phone)
                 yield call
             if not missing:
                 return
-
-    def _marked(self, number: int, person: Recipient) -> Recipient:
-        return replace(person, context={**person.context, REFERENCE_KEY: self._reference(number)})
 
     def _reference(self, number: int) -> str:
         return f"{self._submission}-{number + 1}"
@@ -283,8 +289,9 @@ class BulkDialler(CallDialler):
 
     refusals_are_rejections = False
 
-    def send(self, number: int, part: Part) -> Sequence[str]:
-        taken = self._client.create_bulk_calls(self._agent_id, [self._marked(number, person) for person in part])
+    def send(self, number: int, part: Part, *, not_after: float) -> Sequence[str]:
+        people = _marked(part, self._reference(number))
+        taken = self._client.create_bulk_calls(self._agent_id, people, not_after=not_after)
         return [call.id for call in taken if call.id]
 
     def find(self, number: int, part: Part, record: PartRecord) -> Sequence[str] | None:
@@ -296,12 +303,35 @@ class SingleDialler(CallDialler):
 
     refusals_are_rejections = True
 
-    def send(self, number: int, part: Part) -> Sequence[str]:
-        call = self._client.create_call(self._agent_id, self._marked(number, part[0]))
+    def send(self, number: int, part: Part, *, not_after: float) -> Sequence[str]:
+        (person,) = _marked(part, self._reference(number))
+        call = self._client.create_call(self._agent_id, person, not_after=not_after)
         return [call.id] if call.id else []
 
     def find(self, number: int, part: Part, record: PartRecord) -> Sequence[str] | None:
         return [call.id for call in self._found(number, part, record, phone=part[0].phone)] or None
+
+
+def _marked(part: Part, reference: str) -> list[Recipient]:
+    return [replace(person, context={**person.context, REFERENCE_KEY: reference}) for person in part]
+
+
+def _is_ours(call: Call, reference: str) -> bool:
+    """Whether a call may be of this request.
+
+    The context is documented to come back; should there be none at all, number, agent and time must do.
+    """
+    return carried(call) == reference if call.context else True
+
+
+def traces(client: VolubileClient, reference: str, since: datetime, **filters: Any) -> Iterator[str]:
+    """References of the parts of which calls were made after ``since``: certainly those of this submission.
+
+    :param reference: what they begin with.
+    """
+    for call in calls_since(client, since, **filters):
+        if (marked := carried(call)) and marked.startswith(reference):
+            yield marked
 
 
 def carried(call: Call) -> str | None:

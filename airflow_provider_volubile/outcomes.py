@@ -56,7 +56,7 @@ class Outcome(TypedDict):
 
     ``status`` is the status of the last call, ``NEVER_DIALED``, or ``REFUSED`` where the service did not take the
     number. ``duration`` is in seconds, of the last call. ``settled`` is false while the last call goes on or another
-    attempt is due.
+    attempt is due. ``reason`` is the service's, for a refusal.
     """
 
     phone: str
@@ -65,6 +65,7 @@ class Outcome(TypedDict):
     attempts: int
     last_call_id: str | None
     duration: int | None
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +157,13 @@ def progress(recipients: int, attempts: Collection[Attempt], redial: Redial) -> 
 
 
 def outcomes(
-    phones: Iterable[str], attempts: Collection[Attempt], redial: Redial, *, refused: Collection[str] = ()
+    phones: Iterable[str], attempts: Collection[Attempt], redial: Redial, *, refused: Mapping[str, str] | None = None
 ) -> list[Outcome]:
     """One row for each of ``phones``, in their order, dialled or not. Calls of other people are left out.
 
-    :param refused: those whom the service did not take.
+    :param refused: why the service did not take some of them, by number.
     """
+    refused = refused or {}
     people = by_person(attempts)
     rows = []
     for phone in phones:
@@ -175,6 +177,7 @@ def outcomes(
                 attempts=len(calls),
                 last_call_id=last.call_id if last else None,
                 duration=last.duration if last else None,
+                reason=refused.get(phone),
             )
         )
     return rows

@@ -13,17 +13,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
-from airflow_provider_volubile.exceptions import VolubileInputsChanged
+from airflow_provider_volubile.exceptions import VolubileInputsChanged, VolubileUnknownSubmission
 from airflow_provider_volubile.handles import SubmissionKind
 from airflow_provider_volubile.recipients import Recipient
 
 Part = Sequence[Recipient]
 
+VERSION = 1
 HEAD_KEY = "volubile_submission"
 PARTS_KEY = "volubile_parts_{generation}_{block}"
 # A change of one part writes its whole block: small blocks write little, few blocks are read soon. The store warns
@@ -31,6 +33,8 @@ PARTS_KEY = "volubile_parts_{generation}_{block}"
 IDS_PER_BLOCK = 100
 # A reason is for a person to read; with 100 of them a block stays well below the limit.
 MAX_REASON = 200
+REFERENCE_LENGTH = 10
+SALT_LENGTH = 6
 
 
 class Store(Protocol):
@@ -47,9 +51,10 @@ class PartRecord:
 
     :param state: ``pending`` was never sent, or certainly not taken; ``in_flight`` may or may not have been taken;
         ``accepted`` was taken and ``refused`` was answered with a definite no: neither is ever sent again.
-    :param sent_at: when it was last sent, aware, to the second.
+    :param sent_at: when it was first sent, aware, to the second.
     :param missed_at: when a look first found nothing of it, or not all of it; likewise.
-    :param resent: it was sent again although nobody knew whether it had been taken.
+    :param resent: it is to be, or was, sent again although nobody knew whether it had been taken. While ``pending``
+        it is looked for once more before.
     :param name: the campaign's name as it was sent.
     :param ids: the campaign's id, or the ids of the calls, as far as they are known.
     :param reason: why it was refused.
@@ -105,13 +110,23 @@ def fingerprint(
     return digest.hexdigest()
 
 
+def salt() -> str:
+    """What tells submissions of the same name apart: a Dag run made anew with its old id, or two Airflows."""
+    return secrets.token_hex(SALT_LENGTH // 2)
+
+
 def reference(dag_id: str, run_id: str, task_id: str, map_index: int, generation: int = 0) -> str:
     """A short name for one task's submission: the same on every try, another in every run.
 
     :param generation: how often the task was told to call everyone again on purpose.
     """
     identity = json.dumps([dag_id, run_id, task_id, map_index, generation])
-    return hashlib.sha256(identity.encode()).hexdigest()[:10]
+    return hashlib.sha256(identity.encode()).hexdigest()[:REFERENCE_LENGTH]
+
+
+def salt_of(reference: str) -> str:
+    """The salt in the reference of a part."""
+    return reference[REFERENCE_LENGTH : REFERENCE_LENGTH + SALT_LENGTH]
 
 
 class SubmissionJournal:
@@ -152,7 +167,7 @@ class SubmissionJournal:
             settings, and something of that was, or may have been, accepted.
         """
         head = {
-            "version": 1,
+            "version": VERSION,
             "kind": kind,
             "fingerprint": fingerprint(kind, agent_id, parts, settings),
             "recipients": sum(map(len, parts)),
@@ -160,10 +175,12 @@ class SubmissionJournal:
             "part_size": max(map(len, parts), default=1),
             "block": max(1, IDS_PER_BLOCK // max(map(len, parts), default=1)),
             "generation": 0,
+            "salt": salt(),
+            "begun": -1,
             "submitted_at": now.isoformat(),
             "max_tries": max_tries,
         }
-        earlier = store.get(HEAD_KEY)
+        earlier = _load_head(store)
         if earlier is None:
             return cls(store, head, is_new=True)
         was_cleared = earlier.get("max_tries") != max_tries
@@ -179,7 +196,7 @@ class SubmissionJournal:
     @classmethod
     def resume(cls, store: Store) -> SubmissionJournal | None:
         """The journal as an earlier step left it, whatever the inputs are now; None if nothing was ever begun."""
-        head = store.get(HEAD_KEY)
+        head = _load_head(store)
         return cls(store, dict(head)) if head else None
 
     @property
@@ -204,6 +221,10 @@ class SubmissionJournal:
     @property
     def generation(self) -> int:
         return int(self._head["generation"])
+
+    @property
+    def salt(self) -> str:
+        return str(self._head["salt"])
 
     @property
     def submitted_at(self) -> datetime:
@@ -239,7 +260,10 @@ class SubmissionJournal:
 
     def begin(self, part: int, *, now: datetime, name: str | None = None) -> None:
         """Write down that ``part`` is about to be sent."""
-        self._write({part: PartRecord("in_flight", now, name=name, resent=self[part].resent)})
+        record = self[part]
+        self._write({part: PartRecord("in_flight", record.sent_at or now, name=name, resent=record.resent)})
+        if (block := part // self._head["block"]) > self._head["begun"]:
+            self._write_head(self._head | {"begun": block})
 
     def accept(self, part: int, ids: Sequence[str] = ()) -> None:
         """Write down that the service took ``part``, with the ids known so far."""
@@ -260,22 +284,27 @@ class SubmissionJournal:
 
     def release(self, *parts: int) -> None:
         """Write down that the service certainly did not take ``parts``: they may be sent again."""
-        self._write({part: replace(PENDING, resent=self[part].resent) for part in parts})
+        # Of a part that is sent for the second time, only the second certainly was not taken.
+        self._write({part: _to_resend(self[part]) if self[part].resent else PENDING for part in parts})
 
     def resend(self, part: int) -> None:
         """Write down that ``part`` shall be sent again although nobody knows whether it was taken."""
-        self._write({part: PartRecord(resent=True)})
+        self._write({part: _to_resend(self[part])})
 
     def miss(self, *parts: int, now: datetime) -> None:
         """Write down that a look did not find ``parts``, or not all of them. The first such moment counts."""
         self._write({part: replace(self[part], missed_at=now) for part in parts if self[part].missed_at is None})
+
+    def adopt(self, salt: str) -> None:
+        """Take the salt of an earlier try that the store had lost. Written with the next note."""
+        self._head = self._head | {"salt": salt}
 
     def suspect(self, since: datetime, names: Sequence[str | None]) -> None:
         """Write down that each part may have been sent at any time from ``since`` on: the store had lost it.
 
         :param names: the campaign's name for each part.
         """
-        head = self._head | {"submitted_at": since.isoformat()}
+        head = self._head | {"submitted_at": since.isoformat(), "begun": (len(self) - 1) // self._head["block"]}
         # Parts before the head: without a head the next try suspects them again.
         self._write({part: PartRecord("in_flight", since, name=name) for part, name in enumerate(names)})
         self._write_head(head)
@@ -322,6 +351,20 @@ def _moment(timestamp: int | None) -> datetime | None:
     return datetime.fromtimestamp(timestamp, UTC) if timestamp else None
 
 
+def _to_resend(record: PartRecord) -> PartRecord:
+    return PartRecord(sent_at=record.sent_at, name=record.name, resent=True)
+
+
+def _load_head(store: Store) -> Mapping[str, Any] | None:
+    head: Mapping[str, Any] | None = store.get(HEAD_KEY)
+    if head is not None and head.get("version") != VERSION:
+        raise VolubileUnknownSubmission(
+            "Another version of this provider wrote what this task has sent. Nothing was sent now. Let that version go "
+            "on with this task, or call the people in a new Dag run."
+        )
+    return head
+
+
 def _parts_key(head: Mapping[str, Any], block: int) -> str:
     return PARTS_KEY.format(generation=head["generation"], block=block)
 
@@ -329,6 +372,13 @@ def _parts_key(head: Mapping[str, Any], block: int) -> str:
 def _load_records(store: Store, head: Mapping[str, Any]) -> dict[int, PartRecord]:
     records = {}
     for block in range(-(-head["parts"] // head["block"])):
-        for number, value in (store.get(_parts_key(head, block)) or {}).items():
-            records[int(number)] = PartRecord.load(value)
+        value = store.get(_parts_key(head, block))
+        if value is None and block <= head["begun"]:
+            raise VolubileUnknownSubmission(
+                f"Key {_parts_key(head, block)} is gone from this task's state store: it told what was sent to whom. "
+                "Nothing was sent now. Look in Volubile's dashboard who was called, and call the others in a new Dag "
+                "run."
+            )
+        for number, record in (value or {}).items():
+            records[int(number)] = PartRecord.load(record)
     return records

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
@@ -232,24 +233,31 @@ class VolubileClient:
         answer = self._send(routes.GET_CALL, wire.check_id(call_id, "call_id"))
         return read_one(routes.GET_CALL, answer, Call)
 
-    def create_call(self, agent_id: str, recipient: wire.RecipientLike) -> AcceptedCall:
+    def create_call(
+        self, agent_id: str, recipient: wire.RecipientLike, *, not_after: float = math.inf
+    ) -> AcceptedCall:
         """Have an outbound agent call one person (https://docs.volubile.ai/api-reference/calls/create).
 
         :param recipient: has ``phone`` (E.164) and ``context``, as attributes or keys.
+        :param not_after: as for :meth:`create_campaign`.
         :returns: the call; without its id when the server does not tell it, which is not documented.
         :raises VolubileUnknownOutcome: the person may or may not be called.
         """
-        answer = self._send(routes.CREATE_CALL, body=wire.call_body(agent_id, recipient))
+        answer = self._send(routes.CREATE_CALL, body=wire.call_body(agent_id, recipient), not_after=not_after)
         return next(iter(read_accepted(routes.CREATE_CALL, answer)), AcceptedCall())
 
-    def create_bulk_calls(self, agent_id: str, recipients: Iterable[wire.RecipientLike]) -> list[AcceptedCall]:
+    def create_bulk_calls(
+        self, agent_id: str, recipients: Iterable[wire.RecipientLike], *, not_after: float = math.inf
+    ) -> list[AcceptedCall]:
         """Have an outbound agent call up to 1,000 people; both bodies of this route are assumed (:mod:`.wire`).
 
+        :param not_after: as for :meth:`create_campaign`.
         :returns: the calls the server told of: perhaps fewer than were sent, in any order, without ids or numbers.
             People who are missing may be called all the same: look in the list of calls.
         :raises VolubileUnknownOutcome: all, some or none may be called.
         """
-        answer = self._send(routes.CREATE_BULK_CALLS, body=wire.bulk_body(agent_id, recipients))
+        body = wire.bulk_body(agent_id, recipients)
+        answer = self._send(routes.CREATE_BULK_CALLS, body=body, not_after=not_after)
         return read_accepted(routes.CREATE_BULK_CALLS, answer)
 
     def get_transcript(self, call_id: str) -> list[TranscriptEvent]:
@@ -292,13 +300,15 @@ class VolubileClient:
         answer = self._send(routes.GET_CAMPAIGN, wire.check_id(campaign_id, "campaign_id"))
         return read_one(routes.GET_CAMPAIGN, answer, Campaign)
 
-    def create_campaign(self, request: Mapping[str, Any]) -> Campaign:
+    def create_campaign(self, request: Mapping[str, Any], *, not_after: float = math.inf) -> Campaign:
         """Create a campaign (https://docs.volubile.ai/api-reference/campaigns/create).
 
         ``timezone`` is documented in answers only: when the server refuses it, the campaign is created without it,
         and a warning tells when the answer shows another one.
 
         :param request: the documented body, as :func:`wire.campaign_body` builds it.
+        :param not_after: of :func:`time.monotonic`: once it has passed, nothing is sent.
+        :raises VolubileUnavailable: it was not sent, or it certainly was not taken.
         :raises VolubileUnknownOutcome: it may or may not exist; its ``accepted`` is True when it does, but its id
             could not be read. Find its calls by the campaign's name.
         """
@@ -308,13 +318,13 @@ class VolubileClient:
             wire.check_timezone(zone)
         answer = None
         try:
-            answer = self._send(routes.CREATE_CAMPAIGN, body=body)
+            answer = self._send(routes.CREATE_CAMPAIGN, body=body, not_after=not_after)
         except VolubileRequestRefused as refused:
             if refused.status != 400 or zone is None or not wire.refuses_timezone(refused.reason):
                 raise
         if answer is None:  # a 400 is a definite no, so nothing exists yet
             del body["timezone"]
-            answer = self._send(routes.CREATE_CAMPAIGN, body=body)
+            answer = self._send(routes.CREATE_CAMPAIGN, body=body, not_after=not_after)
             log.warning("createCampaign: the server takes no timezone; the campaign runs on the account's clock.")
         campaign = None
         with suppress(VolubileProtocolError):
@@ -396,7 +406,7 @@ class VolubileClient:
         params: Mapping[str, str | int] | None = None,
         body: Any = None,
         limit: int = JSON_LIMIT,
+        not_after: float = math.inf,
     ) -> Answer:
-        return self._sender.send(
-            Message(route, self.base_url + wire.path(route.path, identifier), params, body, limit=limit)
-        )
+        url = self.base_url + wire.path(route.path, identifier)
+        return self._sender.send(Message(route, url, params, body, limit=limit, not_after=not_after))

@@ -97,6 +97,7 @@ class Message:
     """What to send, before it is known who sends it.
 
     :param url: whole, without the query.
+    :param not_after: of :func:`time.monotonic`: it is not sent later.
     :param anonymous: without credentials and outside the account's window: for other hosts than the API.
     """
 
@@ -108,6 +109,7 @@ class Message:
     anonymous: bool = False
     stream: bool = False
     limit: int = JSON_LIMIT
+    not_after: float = math.inf
 
 
 class Sender:
@@ -191,6 +193,12 @@ class Sender:
             return self._noted(route, self._tried(route, outgoing))
         self._window.acquire(background=self._background)
         try:
+            if time.monotonic() > message.not_after:
+                raise VolubileUnavailable(
+                    f"{route.operation}: it was too late to send it: this process stood still, or waited too long for "
+                    "the account's request window. Nothing was taken; try again.",
+                    operation=route.operation,
+                )
             answer = self._tried(route, outgoing)
         except BaseException:
             self._window.abandon()

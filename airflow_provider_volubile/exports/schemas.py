@@ -124,5 +124,6 @@ OUTCOMES = _schema(
     attempts="integer",
     last_call_id="string",
     duration="integer",
+    reason="string",
 )
 """One row per recipient (:class:`airflow_provider_volubile.outcomes.Outcome`)."""

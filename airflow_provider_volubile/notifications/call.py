@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from copy import copy
 from datetime import UTC, datetime, timedelta
@@ -82,7 +83,7 @@ class VolubileCallNotifier(BaseNotifier):
 
         :raises VolubileError: nobody was called, or it is not known whether somebody was.
         """
-        from airflow_provider_volubile.dialling import SingleDialler
+        from airflow_provider_volubile.dialling import SEND_WITHIN, SingleDialler, traces
         from airflow_provider_volubile.recipients import read_recipients
 
         event = _event(context)
@@ -92,15 +93,17 @@ class VolubileCallNotifier(BaseNotifier):
             raise VolubileInputError(f"phone ({people.rejected[0].phone}) {people.rejected[0].reason}.")
         person = people.accepted[0]
         hook = VolubileHook(self.volubile_conn_id)
-        dialler = SingleDialler(hook.client(), agent_id=self.agent_id, submission=_reference(event))
+        client, submission = hook.client(), _reference(event)
+        dialler = SingleDialler(client, agent_id=self.agent_id, submission=submission)
         about = ", ".join(f"{name} {value}" for name, value in event.items())
         try:
-            if dialler.traces([(person,)], datetime.now(UTC) - LOOK_BACK):
+            since = datetime.now(UTC) - LOOK_BACK
+            if any(traces(client, f"{submission}-", since, agent_id=self.agent_id, phone=person.phone)):
                 log.info("%s was called about %s before.", mask_phone(person.phone), about)
                 return
         except VolubileError as error:
             log.warning("Whether somebody was called about %s before cannot be told: %s", about, error)
-        dialler.send(0, (person,))
+        dialler.send(0, (person,), not_after=time.monotonic() + SEND_WITHIN)
         log.info("Agent %s calls %s about %s.", self.agent_id, mask_phone(person.phone), about)
 
     async def async_notify(self, context: Context) -> None:

@@ -15,6 +15,8 @@ from airflow_provider_volubile.operators.base import VolubileOperator, check_cho
 from airflow_provider_volubile.operators.submission import SubmissionOperator
 
 if TYPE_CHECKING:
+    from airflow.triggers.base import BaseTrigger
+
     from airflow_provider_volubile.api.client import VolubileClient
     from airflow_provider_volubile.dialling import CampaignDialler
     from airflow_provider_volubile.schedule import Schedule
@@ -174,11 +176,29 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
 
         resume_campaigns(client, handle["campaigns"])
 
+    def pause(self, moment: datetime) -> BaseTrigger:
+        from airflow_provider_volubile.triggers.recovery import VolubileLookAgainTrigger
+
+        return VolubileLookAgainTrigger(
+            moment=moment,
+            volubile_conn_id=self.volubile_conn_id,
+            campaigns=self._accepted(),
+            on_kill_action=self.on_kill_action,
+        )
+
+    def give_up(self, journal: SubmissionJournal) -> None:
+        from airflow_provider_volubile.stopping import stop_campaigns
+
+        if self.on_kill_action != "leave":
+            stop_campaigns(self.hook, self.handle(journal)["campaigns"], self.on_kill_action)
+
+    def _accepted(self) -> list[CampaignRef]:
+        return self.handle(self._journal)["campaigns"] if self._journal is not None else []
+
     def on_kill(self) -> None:
         """Runs in the worker when the task is stopped while it submits, or while it waits synchronously."""
         super().on_kill()
-        if self._journal is not None:
-            campaigns = self.handle(self._journal)["campaigns"]
+        if campaigns := self._accepted():
             # This runs in a signal handler: the main thread may just hold the channel to the supervisor.
             Thread(target=self._stop, args=(campaigns,), name="volubile-on-kill").start()
 

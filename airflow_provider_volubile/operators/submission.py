@@ -9,6 +9,7 @@ the promises and how each is tested.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -36,6 +37,8 @@ from airflow_provider_volubile.operators.base import (
 )
 
 if TYPE_CHECKING:
+    from airflow.triggers.base import BaseTrigger
+
     from airflow_provider_volubile.api.client import VolubileClient
     from airflow_provider_volubile.dialling import Dialler
     from airflow_provider_volubile.recipients import Recipient, Recipients
@@ -201,12 +204,21 @@ class SubmissionOperator(VolubileOperator):
         """What waits without a worker."""
         raise NotImplementedError
 
+    def pause(self, moment: datetime) -> BaseTrigger:
+        """What pauses, without a worker, until the next look for a part whose answer was lost."""
+        from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+
+        return DateTimeTrigger(moment=moment)
+
     def calling_hours(self, handle: SubmissionHandle) -> Schedule | None:
         """When calls may be placed, if it is restricted."""
         return None
 
     def resumed(self, client: VolubileClient, handle: SubmissionHandle) -> None:
         """A new try found everything accepted and goes on waiting."""
+
+    def give_up(self, journal: SubmissionJournal) -> None:
+        """Somebody answered that the task shall stop."""
 
     def settings(self) -> dict[str, Any]:
         """What must be the same for all parts, beside the agent; JSON."""
@@ -246,24 +258,34 @@ class SubmissionOperator(VolubileOperator):
             allow_resubmit=self.allow_resubmit,
         )
         if journal.completed is not None:
+            handle = self._handover(journal)
             self.log.info(
                 "An earlier try of this task called these people and came to its end. Nobody is called again; "
                 "its handle is returned. To call them again on purpose, start a new Dag run, or set allow_resubmit "
                 "and clear the task."
             )
-            return self._handover(journal)
+            self.resumed(self.hook.client(), handle)  # it may have been stopped on its last step
+            return handle
         client = self.hook.client()
         if any(record.state == "pending" for record in journal):
             self.check(client, journal)
-        reference = _reference(ti, journal)
-        dialler = self.dialler(client, journal, reference)
         is_resumed = not journal.is_new
-        if journal.is_new and ti.try_number > 1:
-            self._recall(context, journal, parts, dialler)
-        journal.note(rejected=len(people.rejected), max_tries=ti.max_tries, reference=reference)
+        earlier = self._earlier_salt(context, client, journal) if journal.is_new and ti.try_number > 1 else None
+        if earlier:
+            journal.adopt(earlier)
+        dialler = self.dialler(client, journal, _submission(ti, journal))
+        if earlier:
+            journal.suspect(context["dag_run"].run_after, [dialler.name(number) for number in range(len(parts))])
+        journal.note(rejected=len(people.rejected), max_tries=ti.max_tries, reference=_submission(ti, journal))
         self._ti, self._journal = ti, journal
-        while (unknown := advance(journal, parts, dialler, stopping=lambda: self._stopping)) is not None:
-            self._decide(context, journal, unknown)
+        try:
+            while (unknown := advance(journal, parts, dialler, stopping=lambda: self._stopping)) is not None:
+                self._decide(context, journal, unknown)
+        finally:
+            if self._stopping:
+                self.on_kill()  # once more, for what was accepted since
+        if self._stopping:
+            raise VolubileError("Stopped while it submitted.")
         while self._identify(journal, parts, dialler) and (nameless := journal.nameless()):
             if not self._look_again(journal[nameless[0]]):
                 self.log.warning(
@@ -285,17 +307,19 @@ class SubmissionOperator(VolubileOperator):
             self.resumed(client, handle)
         return self._wait(context, client, handle)
 
-    def _recall(
-        self, context: Context, journal: SubmissionJournal, parts: Sequence[Sequence[Recipient]], dialler: Dialler
-    ) -> None:
+    def _earlier_salt(self, context: Context, client: VolubileClient, journal: SubmissionJournal) -> str | None:
         """An earlier try left nothing in the store. It may have been emptied: look whether that try called anybody."""
+        from airflow_provider_volubile.dialling import traces
+        from airflow_provider_volubile.submissions import salt_of
+
         began = context["dag_run"].run_after
-        if dialler.traces(parts, began):
+        found = next(traces(client, _reference(context["ti"], journal), began, agent_id=self.agent_id), None)
+        if found:
             self.log.warning(
                 "The task state store lost what an earlier try had sent, but Volubile has calls of it. Every request "
                 "counts as one whose answer was lost. See [state_store] clear_on_success and docs/reliability."
             )
-            journal.suspect(began, [dialler.name(number) for number in range(len(parts))])
+        return salt_of(found) if found else None
 
     def _check_parameters(self) -> None:
         check_choice("on_unknown", self.on_unknown, ON_UNKNOWN)
@@ -360,9 +384,7 @@ class SubmissionOperator(VolubileOperator):
             return False
         moment = min(now + LOOK_AGAIN, until)
         if self.deferrable:
-            from airflow.providers.standard.triggers.temporal import DateTimeTrigger
-
-            self.defer(trigger=DateTimeTrigger(moment=moment), method_name="submit_on")
+            self.defer(trigger=self.pause(moment), method_name="submit_on")
         time.sleep((moment - now).total_seconds())
         return True
 
@@ -418,6 +440,8 @@ class SubmissionOperator(VolubileOperator):
         journal = SubmissionJournal.resume(_KeptForever(context["task_state_store"]))
         answer = (event.get("chosen_options") or [STOP])[0]
         if journal is None or answer == STOP:
+            if journal is not None:
+                self.give_up(journal)
             raise VolubileUnknownSubmission("Somebody decided to stop. Nothing was sent again.")
         if journal[number].state == "in_flight":
             identifier = str((event.get("params_input") or {}).get("id") or "").strip()
@@ -528,15 +552,18 @@ class SubmissionOperator(VolubileOperator):
         client = self.hook.client()
         parts = self.parts(self._same_recipients(journal).accepted)
         known = sum(len(record.ids) for record in journal)
-        self._identify(journal, parts, self.dialler(client, journal, _reference(context["ti"], journal)))
+        self._identify(journal, parts, self.dialler(client, journal, _submission(context["ti"], journal)))
         if sum(len(record.ids) for record in journal) > known:
             return True
         nameless = journal.nameless()
         lost = sum(journal.size(number) - len(journal[number].ids) for number in nameless)
+        if self.max_missing is not None and lost <= self.max_missing:
+            self.log.warning("No call of %d accepted people is listed; max_missing allows that.", lost)
+            return False
         raise VolubileOutcomeGap(
             f"{lost} people were accepted in {len(nameless)} requests, but no call of theirs is listed. Whether they "
             "will be called is not known; look in Volubile's dashboard. Nobody is called again when this task is "
-            "cleared: it looks once more."
+            "cleared: it looks once more. To go on without them, set max_missing."
         )
 
     def _same_recipients(self, journal: SubmissionJournal) -> Recipients:
@@ -559,16 +586,19 @@ class SubmissionOperator(VolubileOperator):
         """Write one row per recipient."""
         from airflow_provider_volubile.exports.files import write_table
         from airflow_provider_volubile.exports.schemas import OUTCOMES
-        from airflow_provider_volubile.outcomes import outcomes
+        from airflow_provider_volubile.outcomes import REFUSED, outcomes
         from airflow_provider_volubile.schedule import Redial
         from airflow_provider_volubile.waiting import look
 
         people = self._same_recipients(journal)
         watches = self.watches(handle)
         look(self.hook.client(), watches, now=datetime.now(UTC))
+        for watch in watches:
+            if watch.error:
+                raise watch.error
         attempts = [attempt for watch in watches for attempt in watch.attempts]
         refused = {
-            person.phone
+            person.phone: record.reason or ""
             for record, part in zip(journal, self.parts(people.accepted), strict=True)
             if record.state == "refused"
             for person in part
@@ -576,6 +606,12 @@ class SubmissionOperator(VolubileOperator):
         rows = outcomes(
             (person.phone for person in people.accepted), attempts, Redial.parse(handle.get("redial")), refused=refused
         )
+        told = Counter(row["status"] for row in rows if row["status"] != REFUSED)
+        if told != Counter(handle["counts"]):
+            raise VolubileError(
+                f"The list of calls shows {dict(told)}, but the wait ended with {handle['counts']}: it is late, or "
+                "somebody was called meanwhile. Nothing was written; another try looks again and calls no one."
+            )
         write_table(str(self.outcomes_path), rows, OUTCOMES)
         return str(self.outcomes_path)
 
@@ -585,3 +621,8 @@ def _reference(ti: Any, journal: SubmissionJournal) -> str:
 
     map_index = -1 if ti.map_index is None else ti.map_index
     return reference(ti.dag_id, ti.run_id, ti.task_id, map_index, journal.generation)
+
+
+def _submission(ti: Any, journal: SubmissionJournal) -> str:
+    """What the reference of each part begins with."""
+    return _reference(ti, journal) + journal.salt

@@ -150,13 +150,13 @@ def test_mapped_tasks_do_not_get_in_each_others_way(run_dag: RunDag, simulator: 
             else:
                 assert len(handle["call_ids"]) == len(batch)
     names = [ran.xcom("campaign", map_index=index)["campaigns"][0]["name"] for index in range(2)]
-    assert all(re.fullmatch(r"Winter tyres \[[0-9a-f]{10}-1\]", name) for name in names)
+    assert all(re.fullmatch(r"Winter tyres \[[0-9a-f]{16}-1\]", name) for name in names)
     assert names[0] != names[1], "one name for two campaigns would mix their calls"
     contexts = {entry["phone"]: entry["context"]["n"] for entry in ledger if "n" in entry["context"]}
     assert contexts == {kwargs["phone"]: str(kwargs["call_context"]["n"]) for kwargs in one_by_one}
 
-    references = {entry["context"].get("airflow_ref") for entry in ledger if entry["source"] != "campaign"}
-    assert len(references) == 2 + 7 + 3, "one per request"
+    references = {entry["context"].get("airflow_ref") for entry in ledger}
+    assert len(references) == len(simulator.submissions()), "one per request"
     files = sorted(path.name for path in tmp_path.rglob("transcripts-*"))
     assert len(files) == 2, "each mapped export has its own file"
     assert ran.xcom("recordings")["counts"]["calls"] == 7
@@ -253,7 +253,7 @@ def test_jinja_in_every_field(run_dag: RunDag, simulator: Simulator, tmp_path: P
     ledger = {entry["phone"]: entry for entry in simulator.ledger()}
     assert ledger.keys() == {first, second, third}
     assert ledger[first]["context"].items() >= {"firstName": "Lucie", "visits": "12"}.items()
-    assert ledger[second]["context"] == {"firstName": "Lucie"}
+    assert ledger[second]["context"].items() >= {"firstName": "Lucie"}.items()
     assert ledger[third]["context"]["firstName"] == "Lucie"
     (campaign,) = simulator.state()["campaigns"]
     assert campaign["name"].startswith("Tyres of Lucie [")

@@ -50,6 +50,8 @@ AGENT = "5b0f3c52-8a0e-4a4e-9d0c-6f2b1c7e9a10"
 PHONES = [f"+3363998{n:04d}" for n in range(5)]
 #: What the list of people may look like: the same, shorter, in another order, longer.
 INPUTS = [PHONES, PHONES[:4], PHONES[::-1], [*PHONES, "+33639980099"]]
+#: Another task of Airflow, and somebody who knows nothing of it.
+CONTEXTS_OF_OTHERS = [{"name": "Lucie", "airflow_ref": "0123456789abcdef-1"}, {"name": "Lucie"}]
 CONFIRMATION_TIMEOUT = 300
 CALL_LENGTH = timedelta(seconds=60)
 # Longer than looking lasts: calls may also show up when nobody looks for them any more.
@@ -101,6 +103,8 @@ class Service:
     def __init__(self) -> None:
         self.calls: list[tuple[Call, str | None, datetime]] = []  # call, campaign, when it shows up in the list
         self.campaigns: dict[str, str] = {}
+        #: Calls of the same people that somebody else had this agent place.
+        self.others: list[Call] = []
         #: Calls before this one were called again on purpose.
         self.since = 0
         self._ids = itertools.count(1)
@@ -125,6 +129,19 @@ class Service:
             raise CalledTwice(counts)
         return ids
 
+    def others_call(self, phone: str, context: dict[str, str]) -> None:
+        self.others.append(
+            Call(
+                id=f"other-{next(self._ids)}",
+                agentId=AGENT,
+                phone=phone,
+                type="OUTBOUND",
+                status="COMPLETED",
+                created=ModelTime.present,
+                context=context,
+            )
+        )
+
     @property
     def dialled(self) -> Counter[str]:
         return Counter(str(call.phone) for call, _, _ in self.calls[self.since :])
@@ -140,7 +157,7 @@ class Client:
     def get_agent(self, agent_id: str) -> Agent:
         return Agent(id=agent_id, name="Model", type="OUTBOUND", active=True)
 
-    def create_campaign(self, request: dict[str, Any]) -> Campaign:
+    def create_campaign(self, request: dict[str, Any], *, not_after: float) -> Campaign:
         def take(lag: int) -> Campaign:
             identifier = f"campaign-{len(self._service.campaigns) + 1}"
             self._service.campaigns[identifier] = request["name"]
@@ -153,11 +170,11 @@ class Client:
             raise VolubileUnknownOutcome("accepted, but its id is not told", accepted=True)
         return campaign
 
-    def create_bulk_calls(self, agent_id: str, people: Sequence[Any]) -> list[AcceptedCall]:
+    def create_bulk_calls(self, agent_id: str, people: Sequence[Any], *, not_after: float) -> list[AcceptedCall]:
         ids, told = self._send(lambda lag: self._service.take(people, lag))
         return [AcceptedCall(id=call_id) for call_id in ids[: None if told else 1]]
 
-    def create_call(self, agent_id: str, person: Any) -> AcceptedCall:
+    def create_call(self, agent_id: str, person: Any, *, not_after: float) -> AcceptedCall:
         ids, told = self._send(lambda lag: self._service.take([person], lag))
         return AcceptedCall(id=ids[0] if told else None)
 
@@ -182,9 +199,10 @@ class Client:
             self._world.weather.list_fails -= 1
             raise VolubileUnavailable("the list failed")
         now = ModelTime.present
+        everything = [*self._service.calls, *((call, None, now) for call in self._service.others)]
         shown = [
             call if now - (call.created or now) >= CALL_LENGTH else call.model_copy(update={"status": "IN_PROGRESS"})
-            for call, campaign, visible in reversed(self._service.calls)
+            for call, campaign, visible in sorted(everything, key=lambda entry: entry[0].created or now, reverse=True)
             if visible <= now
             and filters.get("campaign") in (None, campaign)
             and filters.get("phone") in (None, call.phone)
@@ -294,20 +312,28 @@ class World(RuleBasedStateMachine):
         self.state, self.failure = "failed", None
 
     @precondition(lambda self: self.state == "awaiting")
-    @rule(weather=WEATHER, stops=st.booleans(), names_it=st.booleans())
-    def somebody_answers(self, weather: Weather, stops: bool, names_it: bool) -> None:
+    @rule(weather=WEATHER, stops=st.booleans(), names_it=st.booleans(), looked_early=st.booleans())
+    def somebody_answers(self, weather: Weather, stops: bool, names_it: bool, looked_early: bool = False) -> None:
+        """Somebody says what is the case, or what was: before the calls showed up."""
         waiting_for = self.stopped
         assert isinstance(waiting_for, TaskAwaitingInput)
         number = (waiting_for.kwargs or {})["number"]
         record = self._journal()[number]
         people = self._parts(self._submitted())[self._asked_about()]
         taken = any(self.service.dialled[person] for person in people)
+        shows_up = {call.phone for call, _, visible in self.service.calls if visible <= ModelTime.present}
+        if looked_early and shows_up & set(people):
+            taken = False
         identifier = next((key for key, name in self.service.campaigns.items() if name == record.name), None)
         event = {
             "chosen_options": [STOP if stops else CREATED if taken else SEND],
             "params_input": {"id": identifier if names_it and taken else ""},
         }
         self._process(weather, lambda operator, context: operator.answered(context, event, number))
+
+    @rule(phone=st.sampled_from(PHONES), context=st.sampled_from(CONTEXTS_OF_OTHERS))
+    def somebody_else_calls(self, phone: str, context: dict[str, str]) -> None:
+        self.service.others_call(phone, context)
 
     @rule(people=st.sampled_from(INPUTS))
     def the_input_changes(self, people: list[str]) -> None:
@@ -512,8 +538,7 @@ def test_no_sequence_calls_anyone_twice_or_forgets_anyone(model: pytest.MonkeyPa
 
 def _forgetting_store(model: pytest.MonkeyPatch) -> None:
     model.setattr(World, "forgets", True)
-    model.setattr(dialling.CampaignDialler, "traces", lambda *_: False)
-    model.setattr(dialling.CallDialler, "traces", lambda *_: False)
+    model.setattr(dialling, "traces", lambda *_, **__: iter(()))
 
 
 def _not_written_before_sending(model: pytest.MonkeyPatch) -> None:
@@ -607,6 +632,49 @@ def test_nobody_is_asked_about_a_request_that_the_question_does_not_name(model: 
     assert isinstance(world.failure, VolubileUnknownSubmission)
     assert "request 2 of 5" in str(world.failure)
     assert "nobody is asked about this one" in str(world.failure)
+
+
+def _somebody_answers_late(kind: str) -> World:
+    """Somebody looked before the calls showed up, and has the request sent after they did."""
+    world = World()
+    world.begin(kind=kind, on_unknown="ask", deferrable=False, allow_resubmit=False)
+    world.a_try_begins(Weather(fates=["taken"], lags=[1000]))
+    assert world.state == "awaiting"
+    world.time_passes(1000)
+    world.somebody_answers(Weather(), stops=False, names_it=False, looked_early=True)
+    return world
+
+
+@pytest.mark.parametrize("kind", ["campaign", "bulk", "single"])
+def test_an_outdated_answer_sends_nothing_again(model: pytest.MonkeyPatch, kind: str) -> None:
+    assert _somebody_answers_late(kind).state == "success"
+
+
+@pytest.mark.parametrize("kind", ["campaign", "bulk", "single"])
+def test_sending_again_without_a_look_is_found_out(model: pytest.MonkeyPatch, kind: str) -> None:
+    model.setattr(SubmissionJournal, "resend", lambda journal, part: journal.release(part))
+    with pytest.raises(CalledTwice):
+        _somebody_answers_late(kind)
+
+
+def _a_call_of_others_is_there() -> World:
+    """A request is lost on its way, and somebody else has the same people called meanwhile."""
+    world = World()
+    world.begin(kind="bulk", on_unknown="fail", deferrable=False, allow_resubmit=False)
+    for phone in PHONES:
+        world.somebody_else_calls(phone, CONTEXTS_OF_OTHERS[1])
+    world.a_try_begins(Weather(fates=["lost"]))
+    return world
+
+
+def test_calls_of_others_are_not_taken_for_ours(model: pytest.MonkeyPatch) -> None:
+    assert isinstance(_a_call_of_others_is_there().failure, VolubileUnknownSubmission)
+
+
+def test_taking_calls_of_others_for_ours_is_found_out(model: pytest.MonkeyPatch) -> None:
+    model.setattr(dialling, "_is_ours", lambda call, reference: dialling.carried(call) in (None, reference))
+    with pytest.raises(AssertionError):
+        _a_call_of_others_is_there()
 
 
 def test_taking_an_answer_for_that_to_another_question_is_found_out(model: pytest.MonkeyPatch) -> None:

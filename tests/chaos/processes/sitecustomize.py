@@ -176,12 +176,12 @@ def set_forgetfulness(operator: Any, dialling: Any) -> None:
         check(self)
 
     operator._check_parameters = forgetful_check
-    for dialler in (dialling.CampaignDialler, dialling.CallDialler):
+    look = dialling.traces
 
-        def traces(self: Any, parts: Any, since: Any, original: Any = dialler.traces) -> bool:
-            return not is_forgetful() and original(self, parts, since)
+    def traces(*where: Any, **filters: Any) -> Any:
+        return iter(()) if is_forgetful() else look(*where, **filters)
 
-        dialler.traces = traces
+    dialling.traces = traces
 
 
 def preload(_: Any) -> None:

@@ -1,0 +1,360 @@
+"""Submissions at the worst moments: an operator, the simulator, and a store that a process may die over."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.bases.operator import ExecutorSafeguard
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+
+from airflow_provider_volubile import dialling, questions, stopping
+from airflow_provider_volubile.api import wire
+from airflow_provider_volubile.api.auth import ApiKeyPair
+from airflow_provider_volubile.api.client import VolubileClient
+from airflow_provider_volubile.api.pacing import RateWindow
+from airflow_provider_volubile.exceptions import VolubileError, VolubileUnavailable
+from airflow_provider_volubile.operators.calls import VolubileBulkCallsOperator
+from airflow_provider_volubile.operators.campaigns import VolubileCreateCampaignOperator
+from airflow_provider_volubile.operators.submission import SEND, STOP, SubmissionOperator
+from airflow_provider_volubile.simulator import REMINDER_AGENT_ID, Simulator
+from airflow_provider_volubile.submissions import HEAD_KEY, SubmissionJournal
+
+PEOPLE = [f"+3363998{number:04d}" for number in range(5)]
+KINDS = pytest.mark.parametrize("kind", ["campaign", "bulk", "single"])
+OPERATION = {"campaign": "createCampaign", "bulk": "createBulkCalls", "single": "createCall"}
+
+
+class Crash(BaseException):
+    """The process was killed."""
+
+
+class Store:
+    """The task state store."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return json.loads(self.values[key]) if key in self.values else default
+
+    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
+        self.values[key] = json.dumps(value)
+
+
+class Variables(dict[str, str]):
+    """Airflow's."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return super().get(key, default)
+
+    def set(self, key: str, value: str, description: str | None = None) -> None:
+        self[key] = value
+
+    def delete(self, key: str) -> None:
+        self.pop(key, None)
+
+
+@pytest.fixture(autouse=True)
+def _here(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    simulator.configure(speed=3000, dial_interval=0)
+    monkeypatch.setattr(stopping, "Variable", Variables())
+    monkeypatch.setattr(stopping, "is_stopped", lambda ti: True)
+    monkeypatch.setattr(questions, "show_question", lambda *_, **__: True)
+
+
+class Task:
+    """One task of one Dag run, and the tries of it."""
+
+    def __init__(self, simulator: Simulator, kind: str, **settings: Any) -> None:
+        self.simulator, self.kind = simulator, kind
+        self.settings = {
+            "agent_id": REMINDER_AGENT_ID,
+            "recipients": PEOPLE,
+            "poll_interval": 0.1,
+            "confirmation_timeout": 0,
+            "deferrable": False,
+        } | settings
+        self.store = Store()
+        self.tries = 0
+
+    def client(self) -> VolubileClient:
+        keys = ApiKeyPair(self.simulator.primary_key, self.simulator.secondary_key, name="test")
+        return VolubileClient(self.simulator.url, keys, window=RateWindow(limit=100_000))
+
+    def operator(self, client: VolubileClient | None = None) -> SubmissionOperator:
+        operator: SubmissionOperator
+        if self.kind == "campaign":
+            operator = VolubileCreateCampaignOperator(
+                task_id="dial", name="Tyres", time_slots=["09:00-12:00"], **self.settings
+            )
+        else:
+            operator = VolubileBulkCallsOperator(task_id="dial", submit_as=self.kind, **self.settings)  # type: ignore[arg-type]
+        mine = client or self.client()
+        operator.__dict__["hook"] = SimpleNamespace(client=lambda **_: mine)
+        return operator
+
+    def try_(self, client: VolubileClient | None = None) -> Any:
+        operator = self.operator(client)
+        return self.run(operator, operator.execute)
+
+    def answer(self, chosen: str) -> Any:
+        operator = self.operator()
+        return self.run(operator, lambda context: operator.answered(context, {"chosen_options": [chosen]}, 0))
+
+    def run(self, operator: SubmissionOperator, step: Callable[[Any], Any]) -> Any:
+        """What a step returned or raised."""
+        self.tries += 1
+        ExecutorSafeguard.tracker.set(operator)
+        instance = SimpleNamespace(
+            dag_id="dag", run_id="run", task_id="dial", map_index=-1, id=self.tries, try_number=self.tries, max_tries=3
+        )
+        context = {
+            "ti": instance,
+            "dag_run": SimpleNamespace(run_after=datetime.now(UTC) - timedelta(minutes=1)),
+            "task_state_store": self.store,
+        }
+        try:
+            return step(context)
+        except AirflowFailException as error:
+            return error.__cause__
+        except BaseException as error:
+            return error
+
+    @property
+    def times_called(self) -> Counter[str]:
+        return Counter(entry["phone"] for entry in self.simulator.ledger())
+
+    @property
+    def campaign_statuses(self) -> list[str]:
+        return [campaign["status"] for campaign in self.simulator.state()["campaigns"]]
+
+
+def frozen(client: VolubileClient, kind: str, monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, ...]:
+    """Let a client's process stand still before it sends what dials. Returns events: it stands; it may go on."""
+    stands, goes_on = threading.Event(), threading.Event()
+    name = {"campaign": "create_campaign", "bulk": "create_bulk_calls", "single": "create_call"}[kind]
+    send = getattr(client, name)
+
+    def still(*args: Any, **kwargs: Any) -> Any:
+        stands.set()
+        goes_on.wait(60)
+        return send(*args, **kwargs)
+
+    monkeypatch.setattr(client, name, still)
+    return stands, goes_on
+
+
+@KINDS
+def test_a_process_that_thaws_too_late_sends_nothing(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(dialling, "SEND_WITHIN", 0.3)
+    task = Task(simulator, kind, on_unknown="ask")
+    client = task.client()
+    stands, goes_on = frozen(client, kind, monkeypatch)
+    ended = []
+    thread = threading.Thread(target=lambda: ended.append(task.try_(client)))
+    thread.start()
+    assert stands.wait(60)
+    asked = task.try_()
+    assert type(asked).__name__ == "TaskAwaitingInput"
+    handle = task.answer(SEND)
+    assert handle["recipients"] == 5
+    stands.clear()
+    threading.Event().wait(0.5)
+    goes_on.set()
+    thread.join(60)
+    assert isinstance(ended[0], VolubileUnavailable)
+    assert task.times_called == dict.fromkeys(PEOPLE, 1)
+
+
+def test_a_part_of_the_store_that_is_gone_is_missed(simulator: Simulator) -> None:
+    task = Task(simulator, "campaign")
+    task.try_()
+    head = task.store.get(HEAD_KEY)
+    del head["completed"]
+    task.store.values = {HEAD_KEY: json.dumps(head)}
+    assert "volubile_parts_0_0 is gone from this task's state store" in str(task.try_())
+    task.store.set(HEAD_KEY, head | {"version": 2})
+    assert "Another version of this provider" in str(task.try_())
+    assert task.times_called == dict.fromkeys(PEOPLE, 1)
+
+
+@KINDS
+def test_a_run_of_the_same_name_is_another_submission(simulator: Simulator, kind: str) -> None:
+    """Staging and production on one account, or a Dag run that was deleted and made again."""
+    first, second = Task(simulator, kind), Task(simulator, kind)
+    first.try_()
+    simulator.fault(OPERATION[kind], "drop", accept=False)
+    assert "Nobody knows whether" in str(second.try_()), "the calls of the first are not taken for its own"
+    assert first.times_called == dict.fromkeys(PEOPLE, 1)
+    third = Task(simulator, kind)
+    simulator.configure(speed=1)
+    waits = threading.Thread(target=lambda: Task(simulator, kind, timeout=60).try_(), daemon=True)
+    waits.start()
+    simulator.wait_until(lambda: len(simulator.ledger()) == 10)
+    assert "5 in progress" in str(Task(simulator, kind, timeout=0.1).try_())
+    simulator.configure(speed=3000)
+    assert sum(third.try_()["counts"].values()) == 5
+
+
+@KINDS
+def test_an_emptied_store_does_not_make_anyone_be_called_again(simulator: Simulator, kind: str) -> None:
+    task = Task(simulator, kind)
+    task.try_()
+    task.store.values.clear()
+    handle = task.try_()
+    assert sum(handle["counts"].values()) == 5
+    assert task.times_called == dict.fromkeys(PEOPLE, 1)
+
+
+def test_everybody_refused_is_no_success_however_the_process_ends(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(simulator, "single")
+    simulator.fault("createCall", "status", status=400, times=5)
+
+    def die(*_: Any) -> None:
+        raise Crash
+
+    with monkeypatch.context() as dying:
+        dying.setattr(SubmissionJournal, "release", die)
+        assert isinstance(task.try_(), Crash)
+    assert "Volubile refused every request, nobody is called (5 × " in str(task.try_())
+    assert task.try_()["recipients"] == 5, "once the cause is mended"
+
+
+def test_a_refusal_is_told_with_its_reason(
+    simulator: Simulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = tmp_path / "outcomes.csv"
+    simulator.fault("createCall", "status", status=400, skip=1)
+    Task(simulator, "single", outcomes_path=str(table)).try_()
+    assert "Volubile refused 1 of 5 people: 1 × " in caplog.text
+    with table.open(newline="") as file:
+        refused = [row for row in csv.DictReader(file) if row["status"] == "REFUSED"]
+    assert [row["phone"] for row in refused] == PEOPLE[1:2]
+    assert refused[0]["reason"]
+    assert refused[0]["reason"] in caplog.text
+
+
+def test_outcomes_that_cannot_be_looked_up_are_not_written(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    table = tmp_path / "outcomes.csv"
+    task = Task(simulator, "bulk", outcomes_path=str(table))
+    write = SubmissionOperator._write_outcomes
+
+    def with_a_fault(operator: SubmissionOperator, *args: Any) -> str:
+        simulator.fault("listCalls", "malformed", times=1)
+        return write(operator, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SubmissionOperator, "_write_outcomes", with_a_fault)
+        assert isinstance(task.try_(), VolubileError)
+    assert not table.exists()
+    handle = task.try_()
+    with table.open(newline="") as file:
+        assert Counter(row["status"] for row in csv.DictReader(file)) == handle["counts"]
+    assert task.times_called == dict.fromkeys(PEOPLE, 1)
+
+
+# --- stopped by a person ---
+
+
+def test_a_campaign_accepted_while_the_task_is_stopped_is_paused(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator.configure(speed=0, lines=1)
+    task = Task(simulator, "campaign", deferrable=True)
+    client = task.client()
+    operator = task.operator(client)
+    create = client.create_campaign
+
+    def stopped_meanwhile(*args: Any, **kwargs: Any) -> Any:
+        campaign = create(*args, **kwargs)
+        operator.on_kill()
+        return campaign
+
+    monkeypatch.setattr(client, "create_campaign", stopped_meanwhile)
+    assert "Stopped while it submitted" in str(task.run(operator, operator.execute))
+    simulator.wait_until(lambda: task.campaign_statuses == ["PAUSED"])
+    assert isinstance(task.try_(), TaskDeferred), "cleared, it waits for the same campaign"
+    assert task.campaign_statuses == ["ACTIVE"]
+
+
+def test_a_task_stopped_on_its_last_step_lets_its_campaign_go_on_once_it_is_cleared(simulator: Simulator) -> None:
+    simulator.configure(speed=0, lines=1)
+    task = Task(simulator, "campaign", wait_for_completion=False)
+    operator = task.operator()
+    task.run(operator, operator.execute)
+    operator.on_kill()
+    simulator.wait_until(lambda: task.campaign_statuses == ["PAUSED"])
+    task.try_()
+    assert task.campaign_statuses == ["ACTIVE"]
+
+
+def test_a_task_stopped_while_it_looks_again_stops_what_was_accepted(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "MAX_RECIPIENTS", 3)
+    simulator.fault("createCampaign", "drop", accept=False, skip=1)
+    task = Task(simulator, "campaign", deferrable=True, confirmation_timeout=60)
+    deferred = task.try_()
+    assert isinstance(deferred, TaskDeferred)
+    path, kwargs = deferred.trigger.serialize()
+    assert path.endswith("VolubileLookAgainTrigger")
+    trigger = type(deferred.trigger)(**kwargs)
+    trigger._task_instance = SimpleNamespace(dag_id="dag")
+    stopped = []
+    monkeypatch.setattr(
+        "airflow_provider_volubile.triggers.recovery.stop_if_killed", lambda *args: stopped.append(args[2:])
+    )
+    asyncio.run(trigger.on_kill())
+    (campaigns, action) = stopped[0]
+    assert [campaign["recipients"] for campaign in campaigns] == [3]
+    assert action == "pause"
+
+
+@pytest.mark.parametrize(("action", "status"), [("pause", "PAUSED"), ("cancel", "CANCELLED"), ("leave", "ACTIVE")])
+def test_the_answer_stop_stops_what_was_accepted(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, action: str, status: str
+) -> None:
+    monkeypatch.setattr(wire, "MAX_RECIPIENTS", 3)
+    simulator.configure(speed=0, lines=1)
+    simulator.fault("createCampaign", "drop", accept=False, skip=1)
+    task = Task(simulator, "campaign", on_unknown="ask", on_kill_action=action)
+    task.try_()
+    assert "Somebody decided to stop" in str(task.answer(STOP))
+    assert task.campaign_statuses == [status]
+
+
+def test_people_whose_calls_never_show_up_may_be_done_without(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator.configure(bulk_answer="empty")
+    task = Task(simulator, "bulk")
+    client = task.client()
+    listing, unlisted = client.list_calls, set(PEOPLE[3:])
+
+    def without_some(**query: Any) -> Any:
+        page = listing(**query)
+        return replace(page, content=tuple(call for call in page.content if call.phone not in unlisted))
+
+    monkeypatch.setattr(client, "list_calls", without_some)
+    assert "2 people were accepted in 1 requests, but no call of theirs is listed" in str(task.try_(client))
+    task.settings["max_missing"] = 2
+    handle = task.try_(client)
+    assert handle["counts"]["NEVER_DIALED"] == 2
+    assert sum(handle["counts"].values()) == 5
