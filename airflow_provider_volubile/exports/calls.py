@@ -114,15 +114,16 @@ def export_calls(client: VolubileClient, table: CallsTable, begin: datetime, end
                 spool.put(call.id, partition(moment, table.zone), moment.isoformat(), [line])
         for part, day in days.items():
             export = day.export
-            export.look()
-            if day.is_overtaken:
+            counts = {"calls": spool.count(part), "missing": len(export.missing)}
+            if day.is_overtaken(counts["calls"]):
                 log.warning("%s: another run has come further meanwhile; its file stays", export.folder)
                 export.keep()
-                counts = dict(export.earlier["counts"])
+                counts = export.earlier["counts"]
             else:
-                counts = {"calls": spool.count(part), "missing": len(export.missing)}
-                if (earlier := export.earlier.get("counts", {}).get("calls", 0)) > counts["calls"]:
-                    log.warning("%s: %d calls, and %d in an earlier run", export.folder, counts["calls"], earlier)
+                if day.earlier_calls > counts["calls"]:
+                    log.warning(
+                        "%s: %d calls, and %d in an earlier run", export.folder, counts["calls"], day.earlier_calls
+                    )
                     if not counts["calls"]:
                         vanished.append(str(export.manifest))
                         continue
@@ -155,14 +156,22 @@ class _Day:
 
     @property
     def _reached(self) -> datetime | None:
-        """How far the file goes that an earlier run wrote."""
+        """How far the file goes that another run wrote."""
         until = self.export.earlier.get("until")
         return datetime.fromisoformat(until) if until else None
 
     @property
-    def is_overtaken(self) -> bool:
-        """Whether another run's file goes further than this one would."""
-        return self._reached is not None and self._reached > self.until
+    def earlier_calls(self) -> int:
+        """How many calls the file has that another run wrote."""
+        return int(self.export.earlier.get("counts", {}).get("calls", 0))
+
+    def is_overtaken(self, calls: int) -> bool:
+        """Look whether a run that came meanwhile has the day further than this one, which has so many calls."""
+        before = self.export.earlier
+        self.export.look()
+        if self._reached is None or self.export.earlier == before:
+            return False
+        return (self._reached, self.earlier_calls) > (self.until, calls)
 
     def __enter__(self) -> _Day:
         return self

@@ -18,7 +18,7 @@ from airflow_provider_volubile.exports.schemas import CALLS, Column
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.models import Agent, Call, TranscriptEvent
 
-_ACCENTS = re.compile("[\u0300-\u036f]")
+_ACCENTS = re.compile("(?<=[A-Za-z])[\u0300-\u036f]+")  # once they are apart from their Latin letters
 
 
 def call_row(call: Call) -> dict[str, Any]:

@@ -10,7 +10,10 @@ from airflow_provider_volubile.lookup import CallRef
 
 
 class VolubileIncompleteExport(VolubileError):
-    """Parts of an export are missing. What could be had was written; a retry may find more."""
+    """Parts of an export are missing; a retry may find more.
+
+    What could be had was written, unless that would have taken away what an earlier run wrote.
+    """
 
 
 class Tally:

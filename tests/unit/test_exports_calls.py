@@ -127,20 +127,24 @@ class TestDays:
         assert manifest(table, noon)["until"] == f"{day(1):%Y-%m-%dT%H:%M:%SZ}"
         assert len(rows(table, noon)) == 239
 
-    def test_an_older_run_that_finishes_last_does_not_shrink_the_day(self, simulator, client, table, monkeypatch):
-        simulator.load_calls(240, created_from=day(2), created_to=day(1))
-        morning, evening = day(2) + timedelta(hours=8), day(2) + timedelta(hours=20)
+    @pytest.mark.parametrize("hour", [8, 20])
+    def test_an_older_run_that_finishes_last_does_not_shrink_the_day(self, simulator, client, table, monkeypatch, hour):
+        """The other run goes further, or just as far with calls that had not ended before."""
+        simulator.load_calls(24, created_from=day(2), created_to=day(1) - timedelta(hours=1))
+        morning, end = day(2) + timedelta(hours=8), day(2) + timedelta(hours=hour)
         list_calls = client.iter_calls
 
         def overtaken(**filters: Any) -> Any:
             monkeypatch.undo()
-            export_calls(client, table, morning, evening)
-            return list_calls(**filters)
+            listed = list(list_calls(**filters))
+            simulator.load_calls(3, created_from=day(2), created_to=day(2))
+            export_calls(client, table, day(2), end)
+            return listed
 
         monkeypatch.setattr(client, "iter_calls", overtaken)
         result = export_calls(client, table, day(2), morning)
-        assert manifest(table, day(2))["until"] == f"{evening:%Y-%m-%dT%H:%M:%SZ}"
-        assert result.counts["calls"] == len(rows(table, day(2))) == 199
+        assert manifest(table, day(2))["until"] == f"{end:%Y-%m-%dT%H:%M:%SZ}"
+        assert result.counts["calls"] == len(rows(table, day(2))) == 3 + hour
         assert result.files == [str(table.folder / partition(day(2), UTC_ZONE) / "calls.jsonl.gz")]
 
     def test_calls_that_are_no_longer_listed(self, simulator, client, table, caplog):

@@ -274,9 +274,9 @@ class TestFlatColumns:
             FlatColumns.of(fields)
 
     def test_names_in_other_scripts_stay_distinct(self):
-        flat = FlatColumns.of({"extracted": ["téléphone", "né", "nà", "名前", "住所", "が", "か"]})
+        flat = FlatColumns.of({"extracted": ["téléphone", "né", "nà", "名前", "住所", "が", "か", "й", "и"]})
         names = [column.name.removeprefix("extracted_") for column in flat.columns()]
-        assert names == ["telephone", "ne", "na", "名前", "住所", "が", "か"]
+        assert names == ["telephone", "ne", "na", "名前", "住所", "が", "か", "й", "и"]
 
     @pytest.mark.parametrize(
         ("text", "value"),
