@@ -3,7 +3,8 @@
     python -m tests.benchmarks.export_memory [calls] [transcripts] [recordings]
 
 Prints by how much the resident memory of the exporting process rose above what it had before, for few and for many
-calls, transcripts and bytes of audio. Checks rows against the ledger and a second run against the first.
+calls, transcripts and bytes of audio, and writes docs/_static/export_memory.txt once all were measured. Checks rows
+against the ledger and a second run against the first.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.api.pacing import RateWindow
 from airflow_provider_volubile.simulator import Simulator
 
+TABLE = Path(__file__).parents[2] / "docs/_static/export_memory.txt"
 KINDS = ("calls", "transcripts", "recordings")
 ENDPOINT = "BENCHMARK_S3_ENDPOINT"
 UTC_ZONE = ZoneInfo("UTC")
@@ -39,7 +41,16 @@ DAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - tim
 
 
 def main(kinds: list[str]) -> None:
-    print(f"{'export':<34}{'rise MB':>9}{'peak MB':>9}{'seconds':>9}  check", flush=True)
+    table = [f"{'export':<34}{'rise MB':>9}{'peak MB':>9}{'seconds':>9}  check"]
+    print(table[0], flush=True)
+    for line in measured(kinds):
+        print(line, flush=True)
+        table.append(line)
+    if set(kinds) == set(KINDS):
+        TABLE.write_text("\n".join(table) + "\n")
+
+
+def measured(kinds: list[str]) -> Iterator[str]:
     with (
         tempfile.TemporaryDirectory() as folder,
         s3_server(),
@@ -48,18 +59,18 @@ def main(kinds: list[str]) -> None:
         for count in (2_000, 20_000) if "calls" in kinds else ():
             load(simulator, count, status="*")
             for file_format in ("jsonl", "parquet", "csv"):
-                measure(f"{count} calls, {file_format}", simulator, "calls", f"{folder}/{count}", file_format)
+                yield measure(f"{count} calls, {file_format}", simulator, "calls", f"{folder}/{count}", file_format)
         for count in (200, 2_000) if "transcripts" in kinds else ():
             ids = load(simulator, count)
             for file_format in ("jsonl", "parquet"):
                 place = f"{folder}/{count}-{file_format}"
-                measure(f"{count} transcripts, {file_format}", simulator, "transcripts", place, file_format, ids)
+                yield measure(f"{count} transcripts, {file_format}", simulator, "transcripts", place, file_format, ids)
         for size in (20, 200) if "recordings" in kinds else ():
             ids = load(simulator, 1)
             simulator.configure(recording_size=size * 2**20)
             for place in (f"{folder}/audio-{size}", f"s3://moto@bench/audio-{size}"):
                 store = place.partition("://")[0] if "://" in place else "local"
-                measure(f"recording of {size} MB, {store}", simulator, "recordings", place, "", ids)
+                yield measure(f"recording of {size} MB, {store}", simulator, "recordings", place, "", ids)
 
 
 def load(simulator: Simulator, count: int, **details: Any) -> list[str]:
@@ -69,7 +80,8 @@ def load(simulator: Simulator, count: int, **details: Any) -> list[str]:
 
 def measure(
     title: str, simulator: Simulator, kind: str, place: str, file_format: str, ids: list[str] | None = None
-) -> None:
+) -> str:
+    """Export twice; a line of the table."""
     arguments = {"url": simulator.url, "key": simulator.primary_key, "kind": kind, "place": place}
     arguments |= {"file_format": file_format, "ids": ids or []}
     first, second = (in_a_process(arguments) for _ in range(2))
@@ -78,10 +90,7 @@ def measure(
         ledger = {(entry["call_id"], entry["phone"], entry["status"]) for entry in simulator.ledger()}
         found = {(row["call_id"], row["phone"], row["status"]) for row in rows(Path(place))}
         checks.append("rows equal the ledger" if found == ledger else "ROWS DIFFER FROM THE LEDGER")
-    print(
-        f"{title:<34}{first['rise']:>9.1f}{first['peak']:>9.1f}{first['seconds']:>9.1f}  {', '.join(checks)}",
-        flush=True,
-    )
+    return f"{title:<34}{first['rise']:>9.1f}{first['peak']:>9.1f}{first['seconds']:>9.1f}  {', '.join(checks)}"
 
 
 def in_a_process(arguments: dict[str, Any]) -> dict[str, Any]:
