@@ -18,6 +18,14 @@ to `n` different clients: nothing is left over and nobody is refused, in whateve
 **How fast.** Alone, as fast as the threads ask. In company, one request per `0.7 × length / limit × √cost`:
 slow enough that who comes a little late still finds something, and since the speed falls only with the root of
 the cost, whoever has less than the others gains on them until all have the same.
+
+**When the server tells nonsense.** More left than the limit, more and more left within a window, or a request
+served after the last one: then requests are counted here, against the limit this window was made with, until the
+headers make sense again. A window whose first answer already tells 0 may be one that others used up. When that
+happens again and again, one request more finds out, at the price of a 429 at most.
+
+**When it asks for more than a window's patience.** A 429 whose `Retry-After` is longer than a window is not
+explained by this one; it is obeyed all the same, but for four windows at most, so that no thread hangs for hours.
 """
 
 from __future__ import annotations
@@ -43,11 +51,17 @@ _DRIFT = 2e-4  # two clocks never agree: a window may open that much later than 
 _DOUBT = 0.05  # an opening known as well as this is known well enough
 _PROBE = 0.125  # between requests that only find out whether a window has opened
 _PATIENCE = 0.05  # how long all wait for one answer that tells what is left
+_OBEDIENCE = 4.0  # the longest wait that a refusal can ask for
 
 _QUIET = 1.5  # latencies after which what was under way has arrived
 _COUNT = re.compile(r"[0-9]{1,9}")
 
 _ALONE = 1.02  # a cost below is nobody else's: one poll now and then does not slow an export down
+
+_CONTRADICTIONS = 3  # in a row, until the server is no longer believed: our own clock explains one or two
+_SENSIBLE = 3  # answers in a row until it is again; twice as many each time
+_MOST_SENSIBLE = 12  # many threads get few answers that can be compared
+_BLANKS = 2  # windows in a row whose first answer tells 0, until that is checked; twice as many each time
 
 
 class _Word(NamedTuple):
@@ -56,6 +70,84 @@ class _Word(NamedTuple):
     left: int  # -1: refused
     sent_at: float
     received_at: float
+
+
+class _Credit:
+    """Whether the server is believed when it tells what is left."""
+
+    def __init__(self) -> None:
+        self.given = True
+        self._last: _Word | None = None
+        self._row = 0  # answers in a row that speak for changing our mind
+        self._sensible = _SENSIBLE
+        self._blanks = 0  # windows in a row whose first answer told 0
+        self._usual = self._believed = _BLANKS
+
+    def rose(self, word: _Word, limit: int) -> bool:
+        """Take in an answer; return whether it tells no less than the one before."""
+        last = self._last
+        if last and word.sent_at < last.received_at:
+            return False  # they may have passed each other
+        self._last = word
+        fell = last is not None and word.left < last.left <= limit
+        if not self.given:
+            self._row = self._row + 1 if fell else 0
+        elif fell:
+            self._row = 0
+        return last is not None and not fell
+
+    def doubt(self) -> bool:
+        """Take in an answer that nothing explains; return whether that makes too many."""
+        self._row += 1
+        return self._row >= _CONTRADICTIONS
+
+    def blank(self, left: int) -> bool:
+        """Take in what a window's first answer tells; return whether to check that nothing is left."""
+        if left:
+            self._blanks, self._believed = 0, self._usual
+            return False
+        self._blanks += 1
+        if self._blanks < self._believed:
+            return False
+        self._blanks, self._believed = 0, 2 * self._believed
+        return True
+
+    def lose(self) -> None:
+        self.given, self._row = False, 0
+        self._usual = self._believed = 1  # who lost it once has every blank checked
+
+    def regain(self) -> bool:
+        """Give credit again if enough answers have made sense."""
+        if self._row < self._sensible:
+            return False
+        self.given, self._row = True, 0
+        self._sensible = min(2 * self._sensible, _MOST_SENSIBLE)
+        return True
+
+
+class _ThisThread(threading.local):
+    """What the present thread has had of rate windows, for whoever decides how many threads to use."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Count anew."""
+        self.requests = 0
+        self.waited = 0.0  # seconds for windows, and for whatever a 429 told to wait
+        self.rate: float | None = None  # requests per second that the window grants this process; None before any
+        self.refused_at: float | None = None  # whatever follows a 429 is waiting
+
+    def sends(self, begun: float, now: float, rate: float) -> None:
+        """Count a request, and what it waited for."""
+        if self.refused_at is not None:
+            begun, self.refused_at = self.refused_at, None
+        self.requests += 1
+        self.waited += max(0.0, now - begun)
+        self.rate = rate
+
+
+this_thread = _ThisThread()
 
 
 class _Openings:
@@ -166,7 +258,7 @@ class RateWindow:
     :param limit: requests per window until the server tells otherwise.
     :param length: seconds per window; the server does not tell. Both defaults are documented at
         https://docs.volubile.ai/api-reference/rate-limiting.
-    :param reserve: requests per window that background work leaves to the foreground.
+    :param reserve: requests per window that background work leaves to the foreground; a tenth of the limit at most.
     :param clock: monotonic seconds.
     :param sleep: how a thread waits, for tests with a clock of their own. By default it waits so that an answer
         to another thread wakes it.
@@ -183,7 +275,7 @@ class RateWindow:
         sleep: Callable[[float], None] | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        self._limit = limit
+        self._limit = self._own_limit = limit
         self._length = length
         self._reserve = reserve
         self._clock = clock
@@ -192,10 +284,15 @@ class RateWindow:
         self._changed = threading.Condition(threading.Lock())
         self._numbers = itertools.count()
         self._queue: dict[int, bool] = {}  # who waits, in the order in which they came: for the background or not
-
-        self._openings = _Openings(length)
-        self._told: _Word | None = None  # the last that the server told of what is left
         self._in_flight = 0
+        self._seen = -math.inf  # the last moment on the clock
+        self._credit = _Credit()
+        self._start_over()
+
+    def _start_over(self) -> None:
+        """Know nothing of any window, as at the beginning."""
+        self._openings = _Openings(self._length)
+        self._told: _Word | None = None  # the last that the server told of what is left
         self._latency = 0.0  # of the last answer
         self._last_send = self._next_send = self._closed_until = -math.inf
         self._past_mine = self._past_others = 0.0  # requests in the windows before, the older the lighter
@@ -218,10 +315,12 @@ class RateWindow:
         with self._changed:
             number = next(self._numbers)
             self._queue[number] = background
+            begun = self._now()
             try:
-                while (wait := self._wait(number, self._clock())) > 0:
+                while (wait := self._wait(number, self._now())) > 0:
                     self._pause(wait)
                 self._in_flight += 1
+                this_thread.sends(begun, self._seen, self._limit / self._length / self._cost())
             finally:
                 del self._queue[number]
                 self._changed.notify_all()
@@ -235,14 +334,21 @@ class RateWindow:
         :param received_at: when the answer came.
         """
         limit, left = _count(headers, "X-RateLimit-Limit"), _count(headers, "X-RateLimit-Remaining")
+        if limit == 0:
+            limit = left = None  # no limit that an answer can come under
+        this_thread.refused_at = received_at if status == 429 else None
         with self._changed:
+            now = self._now()
             self._ended()
+            if not sent_at <= received_at <= now:
+                return  # from before the clock went back
+            limit = limit or self._limit
+            if left is not None and not self._believes(_Word(left, sent_at, received_at), status, limit):
+                limit, left = self._own_limit, None
             self._latency = received_at - sent_at
             self._turn(received_at)
             self._openings.answered(sent_at, received_at)
-            if limit == 0:
-                left = None  # no limit that an answer can come under
-            elif limit and limit != self._limit:
+            if limit != self._limit:
                 # What was counted under another limit says nothing about this one.
                 self._limit, self._told = limit, None
                 self._begin(sent_at)
@@ -251,9 +357,8 @@ class RateWindow:
                 return
             if status == 429:
                 self._refused(left, retry_after(headers), _Word(-1, sent_at, received_at))
-            elif left is None or left > self._limit:
-                self._certain = True
-                self._left = max(0, (self._limit if self._left is None else self._left) - 1)
+            elif left is None:
+                self._count_one()
             else:
                 self._accepted(_Word(left, sent_at, received_at))
 
@@ -269,16 +374,25 @@ class RateWindow:
     def remaining(self) -> int | None:
         """What the present window had left at the last answer; None before its first answer."""
         with self._changed:
-            self._turn(self._clock())
+            self._turn(self._now())
             return self._left
 
     @property
     def seconds_until_open(self) -> float:
         """Seconds to wait for the next window; 0.0 while this one lets requests through."""
         with self._changed:
-            return max(0.0, self._closed_until - self._clock())
+            now = self._now()
+            return max(0.0, self._closed_until - now)
 
     # The rule. Everything below runs under the lock
+
+    def _now(self) -> float:
+        """Read the clock. Once it has gone back, what was learned is about moments that are far ahead: forget it."""
+        now = self._clock()
+        if now < self._seen:
+            self._start_over()
+        self._seen = now
+        return now
 
     def _wait(self, number: int, now: float) -> float:
         """Return 0 if the request of one in the queue may go now, else the seconds after which to ask again."""
@@ -291,7 +405,7 @@ class RateWindow:
         self._turn(now)
         hold = max(self._closed_until, self._next_send) - now
         if hold > 0:
-            return min(hold, self._length)
+            return min(max(hold, 0.001), self._length)  # less might not move the clock
         cost = self._cost()
         if self._left is None:
             patience = self._last_send + _PATIENCE * self._length - now
@@ -309,7 +423,7 @@ class RateWindow:
                 quiet = self._last_send + _QUIET * self._latency - now
                 if quiet > 0:
                     return quiet
-            self._reserved = spare < self._reserve
+            self._reserved = spare < min(self._reserve, self._limit // 10)
             if background and self._reserved:
                 self._changed.notify_all()
                 return self._openings.next() - now
@@ -365,25 +479,59 @@ class RateWindow:
         self._mine += 1
         self._changed.notify_all()
 
+    def _believes(self, word: _Word, status: int, limit: int) -> bool:
+        """Return whether to believe what an answer tells of what is left, as far as it can be seen by itself."""
+        if not self._credit.given:
+            if status != 429:
+                self._credit.rose(word, limit)
+            if not self._credit.regain():
+                return False
+            self._start_over()
+        elif word.left > limit:
+            self._disbelieve()
+            return False
+        return True
+
+    def _disbelieve(self) -> None:
+        """Count for ourselves from now on; what was learned of others and of openings was learned from headers, too."""
+        self._credit.lose()
+        self._limit = self._own_limit
+        self._start_over()
+
+    def _count_one(self) -> None:
+        """Count an answer that does not tell what is left."""
+        self._certain = True
+        self._left = max(0, (self._limit if self._left is None else self._left) - 1)
+
     def _accepted(self, word: _Word) -> None:
         """Take in what an answer tells that was no refusal."""
         told = self._told
-        if told and word.left >= told.left and word.sent_at > told.received_at:
+        rose = self._credit.rose(word, self._limit)
+        if told and word.left >= told.left and word.sent_at >= told.received_at:
             # It did not fall, and not only because an older answer came late
             if self._openings.opened(told.sent_at, word, self._limit, not self._certain):
                 if self._certain:
                     self._begin(word.received_at)
                 self._certain = True
                 self._closed_until = -math.inf
+            elif told.left == 0 or (rose and self._credit.doubt()):
+                self._disbelieve()
+                self._openings.answered(word.sent_at, word.received_at)
+                self._count_one()
+                return
             elif self._left is not None:
                 word = word._replace(left=max(0, self._left - 1))  # not to be trusted: count ourselves
+        check = False
         if self._left is None:
             self._left = self._first = word.left
             self._mine = 0
             if self._limit - word.left > self._cost():
                 self._openings.hurry()  # the others began a round ago
+            check = self._credit.blank(word.left)
         if word.left <= self._left:
             self._left, self._told = word.left, word
+        if check:
+            self._left = None  # one more is to find out
 
     def _refused(self, left: int | None, wait: float | None, word: _Word) -> None:
         """Take in a 429.
@@ -393,8 +541,11 @@ class RateWindow:
         told, now = self._told, word.received_at
         if told and told.left < 0 and word.sent_at < told.received_at:
             return  # one of several that were in flight
-        if wait is not None and not 0 < wait <= self._length + 1:
-            wait = None
+        if wait is not None and wait > self._length + 1:  # not for want of room in the window, or a wrong word
+            self._told, self._left = word, None
+            self._closed_until = now + min(wait, _OBEDIENCE * self._length)
+            return
+        wait = wait or None  # 0 tells nothing
         if left:  # not for want of room in the window
             self._closed_until = now + (wait or _PROBE * self._length)
             return
