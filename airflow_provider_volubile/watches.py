@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.exceptions import VolubileError, VolubileProtocolError
@@ -23,24 +25,65 @@ if TYPE_CHECKING:
 CLOCK_TOLERANCE = timedelta(minutes=5)
 # A transcript that did not appear so long after its call ended is not waited for any longer.
 TRANSCRIPT_PATIENCE = timedelta(minutes=15)
+# Seconds by which the list of calls may lag behind what is dialled: a call placed just before its campaign was
+# cancelled is listed by then.
+LIST_LAG = 5.0
+
+
+class Listing(NamedTuple):
+    """Filters of the list of calls; None for all."""
+
+    campaign: str | None
+    agent_id: str | None
 
 
 class Watch:
     """What one task waits for. Subclasses say which calls; this part keeps what was seen of them.
 
+    :param agent_id: the agent of all these calls, if they have one and it is known.
+    :param since: no call that is waited for is older; None when that is not known.
     :param with_transcripts: a call that ended is only done with when its transcript is there too.
     """
 
-    def __init__(self, *, with_transcripts: bool = False) -> None:
+    #: The campaign of all these calls, by name, if they have one.
+    campaign_name: str | None = None
+
+    def __init__(self, *, agent_id: str | None, since: datetime | None, with_transcripts: bool = False) -> None:
+        self.agent_id = agent_id
+        self.since = since
         self.with_transcripts = with_transcripts
         self.error: VolubileError | None = None
+        #: Since when, monotonic, what is asked for it has not been answered.
+        self.unanswered: dict[str, float] = {}
         self._attempts: dict[str, Attempt] = {}
         self._ended: dict[str, datetime] = {}
         self._transcribed: set[str] = set()
+        self._progress: Progress | None = None
 
     @property
     def attempts(self) -> Collection[Attempt]:
         return self._attempts.values()
+
+    @property
+    def listing(self) -> Listing:
+        """The filters that find its calls."""
+        return Listing(self.campaign_name, self.agent_id)
+
+    @property
+    def pending(self) -> Collection[str] | None:
+        """Ids of the calls that are waited for; None while calls may come whose ids nobody knows."""
+        return None
+
+    @property
+    def soon(self) -> float:
+        """Seconds after which another look brings certainty, whatever the calling hours are; infinite if none does."""
+        return inf
+
+    def not_before(self, call_id: str) -> datetime | None:
+        """A moment before which this call was not made; None when nothing is known of its age."""
+        known = self._attempts.get(call_id)
+        at = known.at if known and known.at > BEGINNING else self.since
+        return at if at and at > BEGINNING else None
 
     def knows(self, call: Call) -> bool:
         """Whether this status of this call is no news."""
@@ -49,9 +92,15 @@ class Watch:
 
     def see(self, call: Call, now: datetime) -> None:
         """Learn of a call that belongs to this watch."""
-        self._attempts[call.id] = Attempt.of(call)
+        attempt = Attempt.of(call)
+        if self._attempts.get(call.id) != attempt:
+            self._attempts[call.id] = attempt
+            self._progress = None
         if call.is_final:
             self._ended.setdefault(call.id, now)
+
+    def lose(self, call_id: str) -> None:
+        """Learn that the service has no such call, of whose age nothing is known."""
 
     def untranscribed(self, now: datetime) -> list[str]:
         """Calls that ended, should have a transcript, and were not given up."""
@@ -69,6 +118,12 @@ class Watch:
         self._transcribed.add(call_id)
 
     def progress(self) -> Progress:
+        """How far it has come. Counted after news only: it is asked for often, and thousands wait."""
+        if self._progress is None:
+            self._progress = self._count()
+        return self._progress
+
+    def _count(self) -> Progress:
         raise NotImplementedError
 
     def is_over(self, now: datetime) -> bool:
@@ -87,22 +142,21 @@ class FilteredWatch(Watch):
     :param since: no call that is waited for is older; aware.
     """
 
-    #: Where a campaign's status is to be read as well.
-    campaign_id: str | None = None
-    status: str | None = None
+    since: datetime
 
     def __init__(
         self, *, campaign_name: str | None, agent_id: str | None, since: datetime, with_transcripts: bool = False
     ) -> None:
-        super().__init__(with_transcripts=with_transcripts)
+        super().__init__(agent_id=agent_id, since=since, with_transcripts=with_transcripts)
         self.campaign_name = campaign_name
-        self.agent_id = agent_id
-        self.since = since
 
     @property
     def horizon(self) -> datetime:
         """How far back the list must be read: older calls tell nothing new."""
         raise NotImplementedError
+
+    def listed(self, began: float) -> None:
+        """Learn that all was shown that the list held from the horizon on, read from ``began`` (monotonic) on."""
 
 
 class CampaignWatch(FilteredWatch):
@@ -113,6 +167,10 @@ class CampaignWatch(FilteredWatch):
     :param since: no call of this campaign is older; aware. None when that is not known.
     :param redial: its rule for further attempts.
     """
+
+    status: str | None = None
+    #: When its status was last asked for, monotonic.
+    status_asked = -inf
 
     def __init__(
         self,
@@ -130,17 +188,31 @@ class CampaignWatch(FilteredWatch):
             with_transcripts=with_transcripts,
         )
         self.campaign = campaign
-        self.campaign_id = campaign["id"]
         self.redial = redial
+        self._has_news = False
+        self._cancelled_since = inf
+        self._quiet_since: float | None = None
+        self._dials_no_more = False
 
     def see(self, call: Call, now: datetime) -> None:
         ours = self.agent_id in (None, call.agent_id)
         at = Attempt.of(call).at
         # A call that was just created may have no time yet; that it was listed under the campaign's name must do.
         if ours and (at == BEGINNING or at >= self.since):
+            if call.id not in self._attempts:
+                self._has_news = True
+                if self.status == "PAUSED":  # it may have been resumed
+                    self.status = None
             super().see(call, now)
 
-    def progress(self) -> Progress:
+    @property
+    def pending(self) -> Collection[str] | None:
+        state = self.progress()
+        if (state.not_dialed or state.redial_due) and not self._dials_no_more:
+            return None
+        return [attempt.call_id for attempt in self._attempts.values() if not attempt.final]
+
+    def _count(self) -> Progress:
         result = progress(self.campaign["recipients"], self._attempts.values(), self.redial)
         people = sum(result.counts.values())
         if people > self.campaign["recipients"]:
@@ -156,10 +228,35 @@ class CampaignWatch(FilteredWatch):
     def is_cancelled(self) -> bool:
         return self.status == "CANCELLED"
 
+    @property
+    def stands_still(self) -> bool:
+        """Whether its status matters: nobody is on the telephone, and not everybody has an outcome."""
+        return self.progress().in_flight == 0 and not self._has_settled()
+
+    def see_status(self, status: str) -> None:
+        """Learn the campaign's status."""
+        if status == "CANCELLED" and not self.is_cancelled:
+            self._cancelled_since, self._quiet_since = monotonic(), None
+        self.status = status
+
+    def listed(self, began: float) -> None:
+        # Somebody may have been dialled after the list was read and before the campaign was cancelled. So "cancelled"
+        # counts only after it was listed, and listed once more when nothing can be missing: to no news.
+        if self.is_cancelled and began >= self._cancelled_since:
+            if self._has_news or self._quiet_since is None:
+                self._quiet_since = began
+            elif began - self._quiet_since >= LIST_LAG:
+                self._dials_no_more = True
+        self._has_news = False
+
+    @property
+    def soon(self) -> float:
+        return LIST_LAG if self.is_cancelled and self.stands_still else inf
+
     def _has_settled(self) -> bool:
         state = self.progress()
         # A cancelled campaign dials no one any more, but calls in progress still come to an end.
-        return state.is_complete or (self.is_cancelled and state.in_flight == 0)
+        return state.is_complete or (self._dials_no_more and state.in_flight == 0)
 
     @property
     def horizon(self) -> datetime:
@@ -187,44 +284,41 @@ class CallsWatch(Watch):
         since: datetime | None = None,
         with_transcripts: bool = False,
     ) -> None:
-        super().__init__(with_transcripts=with_transcripts)
+        super().__init__(
+            agent_id=agent_id, since=since - CLOCK_TOLERANCE if since else None, with_transcripts=with_transcripts
+        )
         self.call_ids = frozenset(call_ids)
-        self.agent_id = agent_id
-        self.since = since - CLOCK_TOLERANCE if since else None
-        self.pending = set(self.call_ids)
         self.missing: set[str] = set()
+        self._pending = set(self.call_ids)
+
+    @property
+    def pending(self) -> Collection[str]:
+        return self._pending
 
     def see(self, call: Call, now: datetime) -> None:
         super().see(call, now)
         if call.is_final:
-            self.pending.discard(call.id)
+            self._pending.discard(call.id)
 
     def lose(self, call_id: str) -> None:
-        """The service says that there is no such call."""
         self.missing.add(call_id)
-        self.pending.discard(call_id)
+        self._pending.discard(call_id)
+        self._progress = None
 
-    def progress(self) -> Progress:
+    def _count(self) -> Progress:
         attempts = self._attempts.values()
         in_flight = sum(not attempt.final for attempt in attempts)
         return Progress(
             recipients=len(self.call_ids),
-            settled=len(self.call_ids) - len(self.pending) - len(self.missing),
+            settled=len(self.call_ids) - len(self._pending) - len(self.missing),
             in_flight=in_flight,
             redial_due=0,
-            not_dialed=len(self.pending) - in_flight,
+            not_dialed=len(self._pending) - in_flight,
             counts=Counter(attempt.status for attempt in attempts),
         )
 
     def _has_settled(self) -> bool:
-        return not self.pending
-
-    @property
-    def horizon(self) -> datetime | None:
-        """No pending call is older than this; None when that is not known."""
-        if self._attempts.keys() >= self.pending:
-            return min((self._attempts[call_id].at for call_id in self.pending), default=self.since)
-        return self.since
+        return not self._pending
 
 
 def campaign_watches(

@@ -51,6 +51,15 @@ class VolubileHook(BaseHook):
         except VolubileInputError as error:
             raise VolubileInputError(f"Connection {self.volubile_conn_id!r}: {error}") from None
 
+    @property
+    def account(self) -> str:
+        """What tells accounts apart, without a secret in it: connections of one account have the same.
+
+        :raises VolubileInputError: as for :attr:`settings`.
+        """
+        settings = self.settings
+        return hashlib.sha256(f"{settings.base_url}\n{settings.primary}".encode()).hexdigest()
+
     def client(self, *, background: bool = False) -> VolubileClient:
         """A client for this connection. All clients of one account in a process share its rate window.
 
@@ -60,11 +69,10 @@ class VolubileHook(BaseHook):
         from airflow_provider_volubile.api.pacing import shared_window
 
         settings = self.settings
-        account = hashlib.sha256(f"{settings.base_url}\n{settings.primary}".encode()).hexdigest()
         return VolubileClient(
             settings.base_url,
             settings.credentials(self.volubile_conn_id),
-            window=shared_window(account),
+            window=shared_window(self.account),
             timeout=settings.timeout,
             background=background,
             on_secret=mask_secret,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.sdk import BaseSensorOperator, Context, PokeReturnValue, conf
@@ -24,6 +26,7 @@ from airflow_provider_volubile.operators.base import (
 if TYPE_CHECKING:
     from airflow_provider_volubile.triggers.events import WaitEvent
     from airflow_provider_volubile.triggers.waiting import WaitTrigger
+    from airflow_provider_volubile.waiting import Round
     from airflow_provider_volubile.watches import Watch
 
 
@@ -39,6 +42,7 @@ class WaitSensor(BaseSensorOperator):
 
     ui_color = UI_COLOR
     ui_fgcolor = UI_FGCOLOR
+    _looked: Round | None = None
 
     def __init__(
         self,
@@ -111,18 +115,24 @@ class WaitSensor(BaseSensorOperator):
         """Look, and tell of the end if it has come."""
         from airflow_provider_volubile.outcomes import NOTHING
         from airflow_provider_volubile.triggers.events import wait_event
-        from airflow_provider_volubile.waiting import look
+        from airflow_provider_volubile.waiting import FAILURE_BUDGET, Round, look
 
         while True:
-            now = datetime.now(UTC)
-            look(self.hook.client(background=True), self._watching, now=now)
+            now, before = datetime.now(UTC), self._looked or Round()
+            client = self.hook.client(background=True)
+            self._looked = look(client, self._watching, now=now, before=before, patience=FAILURE_BUDGET)
             for watch in self._watching:
                 if watch.error:
                     raise watch.error
             progress = sum((watch.progress() for watch in self._watching), NOTHING)
             self.log.info("%s", progress)
             if not all(watch.is_over(now) for watch in self._watching):
-                return None
+                # A cancellation is only certain after more looks, which the next poke might begin anew.
+                pause = min(watch.soon for watch in self._watching)
+                if pause == inf:
+                    return None
+                time.sleep(pause)
+                continue
             if not self.finds_more():
                 return wait_event("over", progress, self._watching)
             self._watching = self.watches()

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
@@ -18,7 +17,7 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from airflow_provider_volubile.exceptions import VolubileError
 from airflow_provider_volubile.hooks.volubile import VolubileHook
 from airflow_provider_volubile.outcomes import NOTHING, Progress
-from airflow_provider_volubile.triggers.polling import shared_poll
+from airflow_provider_volubile.triggers.polling import poll_of
 from airflow_provider_volubile.watches import CLOCK_TOLERANCE, FilteredWatch
 
 if TYPE_CHECKING:
@@ -126,7 +125,7 @@ class VolubileFinishedCallTrigger(BaseEventTrigger):
     """Fires whenever calls have ended, so that a Dag scheduled on an asset runs then.
 
     One event for all calls that one look finds ended (:class:`FinishedCallsEvent`), so that a campaign does not start
-    a thousand Dag runs. Looks are shared with all deferred tasks of the connection. Every call counts: inbound and
+    a thousand Dag runs. Looks are shared with all deferred tasks of the account. Every call counts: inbound and
     outbound, and each attempt by itself.
 
     Each call is told at least once: what ended while no triggerer ran is told when one runs again, and calls may be
@@ -167,8 +166,8 @@ class VolubileFinishedCallTrigger(BaseEventTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         watch = FinishedWatch(agent_id=self.agent_id, campaign=self.campaign, cursor=await self._load())
         await self._save(watch.cursor())
-        poll = shared_poll(self.volubile_conn_id, partial(VolubileHook(self.volubile_conn_id).client, background=True))
         while True:
+            poll = await poll_of(self.volubile_conn_id)
             try:
                 rounds = cast("AsyncGenerator[Progress]", poll.follow([watch], poll_interval=self.poll_interval))
                 async with aclosing(rounds) as following:

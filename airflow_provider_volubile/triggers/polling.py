@@ -1,4 +1,4 @@
-"""One poll for everybody: all deferred waits of one connection in a triggerer share one loop.
+"""One poll for everybody: all deferred waits of one account in a triggerer share one loop.
 
 A trigger joins with what it watches and follows its own progress; the loop looks for all of them together
 (:func:`airflow_provider_volubile.waiting.look`), so its cost grows with the calls in flight divided by a hundred and
@@ -9,18 +9,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
+from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 from airflow_provider_volubile.exceptions import VolubileAuthError, VolubileError
+from airflow_provider_volubile.hooks.volubile import VolubileHook
 from airflow_provider_volubile.outcomes import NOTHING, Progress
-from airflow_provider_volubile.waiting import FIRST_INTERVAL, SECONDS_PER_REQUEST, Opening, Round, interval, look
+from airflow_provider_volubile.waiting import (
+    FAILURE_BUDGET,
+    FIRST_INTERVAL,
+    OUTAGE,
+    SECONDS_PER_REQUEST,
+    Opening,
+    Round,
+    as_volubile_error,
+    interval,
+    look,
+)
 from airflow_provider_volubile.watches import Watch
 
 if TYPE_CHECKING:
@@ -31,10 +45,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 ClientFactory: TypeAlias = "Callable[[], VolubileClient]"
 
-# Polling may fail for so long before its waiters are told: an outage of the service is not the end of a campaign.
-FAILURE_BUDGET = timedelta(minutes=30)
-# Members are served in slices, so that thousands of them never hold the event loop up.
-SLICE = 25
+# Members are served in slices of so many seconds, so that thousands of them never hold the event loop up.
+SLICE = 0.005
+# Seconds for which it is remembered whose account a connection is of: a triggerer starts thousands of triggers at once.
+ACCOUNT_KEPT = 60.0
 
 # Airflow's own thread pool is small and shared by all triggers; waiting for the rate window must not fill it.
 _threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="volubile")
@@ -47,47 +61,59 @@ async def in_thread(function: Callable[[], T]) -> T:
 
 @dataclass(eq=False)
 class _Member:
+    """One who follows. Moments are monotonic: the wall clock may jump."""
+
     watches: Sequence[Watch]
     poll_interval: float
     opening: Opening | None
-    joined: datetime
-    moved: datetime
+    joined: float
+    moved: float
     news: asyncio.Event = field(default_factory=asyncio.Event)
     progress: Progress = NOTHING
     over: bool = False
     error: VolubileError | None = None
 
-    def update(self, now: datetime) -> None:
-        """Take in what the last look found, and wake whoever follows if it is news."""
-        progress = self.progress
-        if self.error is None:
-            self.error = next((watch.error for watch in self.watches if watch.error), None)
-        if self.error is None:
-            try:
-                progress = sum((watch.progress() for watch in self.watches), NOTHING)
-                self.over = all(watch.is_over(now) for watch in self.watches)
-            except VolubileError as error:
-                self.error = error
-        if progress != self.progress:
-            self.progress, self.moved = progress, now
-        elif not self.over and self.error is None:
-            return
-        self.news.set()
+    def update(self, now: datetime) -> float:
+        """Take in what the last look found, and wake whoever follows if it is news.
 
-    def interval(self, now: datetime) -> float:
-        """Seconds until this member wants to be looked at again."""
-        return interval(
+        :returns: seconds until this member wants to be looked at again.
+        """
+        wanted = inf
+        try:
+            progress = self._take_in(now)
+            if progress != self.progress:
+                self.progress, self.moved = progress, monotonic()
+                self.news.set()
+            wanted = self._interval(now)
+        except Exception as error:
+            self.error = self.error or as_volubile_error(error)
+        if self.over or self.error:
+            self.news.set()
+        return wanted
+
+    def _take_in(self, now: datetime) -> Progress:
+        self.error = self.error or next((watch.error for watch in self.watches if watch.error), None)
+        if self.error:
+            return self.progress
+        progress = sum((watch.progress() for watch in self.watches), NOTHING)
+        self.over = all(watch.is_over(now) for watch in self.watches)
+        return progress
+
+    def _interval(self, now: datetime) -> float:
+        clock = monotonic()
+        usual = interval(
             self.progress,
-            since=self.joined,
-            moved=self.moved,
+            age=clock - self.joined,
+            quiet=clock - self.moved,
             now=now,
             poll_interval=self.poll_interval,
             opening=self.opening,
         )
+        return min([usual, *(watch.soon for watch in self.watches)])
 
 
 class SharedPoll:
-    """The loop of one connection. Get it with :func:`shared_poll`.
+    """The loop of one account. Get it with :func:`poll_of`.
 
     :param make_client: makes the client, in a thread, when the first member joins.
     """
@@ -110,7 +136,7 @@ class SharedPoll:
         :raises VolubileError: one of these watches cannot be followed, or Volubile could not be asked for longer
             than :data:`FAILURE_BUDGET`.
         """
-        now = self._clock()
+        now = monotonic()
         member = _Member(watches, poll_interval, opening, joined=now, moved=now)
         self._members[member] = None
         self._joined.set()
@@ -128,77 +154,132 @@ class SharedPoll:
             self._members.pop(member, None)
 
     async def _run(self) -> None:
+        try:
+            await self._poll()
+        except BaseException as error:
+            # Nobody else would ever tell those who follow.
+            self._fail(VolubileError(f"The poll of all waits has ended unexpectedly: {as_volubile_error(error)}"))
+            for member in self._members:
+                member.news.set()
+            if not isinstance(error, Exception):
+                raise
+            log.exception("The poll of all waits has ended")
+
+    async def _poll(self) -> None:
         client: VolubileClient | None = None
-        failing_since: datetime | None = None
+        failing_since: float | None = None
+        last = Round()
         while self._members:
             self._joined.clear()
-            cost = Round()
             fresh = client is None
             try:
                 if client is None:
                     client = await in_thread(self._make_client)
                 watches = [watch for member in self._members for watch in member.watches]
-                cost = await in_thread(partial(look, client, watches, now=self._clock()))
+                cost = last = await in_thread(
+                    partial(look, client, watches, now=self._clock(), before=last, patience=FAILURE_BUDGET)
+                )
                 failing_since = None
                 self.rounds += 1
-            except asyncio.CancelledError:
-                raise
             except Exception as error:
-                now = self._clock()
-                failing_since = failing_since or now
-                log.warning("Volubile could not be polled, %s: %s", _since(failing_since, now), error)
+                now = monotonic()
+                failing_since = now if failing_since is None else failing_since
+                lasts = now - failing_since
+                log.warning("Volubile could not be polled, for %d s now: %s", lasts, error)
                 # The next round reads the connection anew: its keys may have been changed meanwhile.
                 client = None
-                if (isinstance(error, VolubileAuthError) and fresh) or now - failing_since > FAILURE_BUDGET:
-                    self._fail(_as_volubile_error(error))
-            await self._pause(await self._tell(), cost)
+                if (isinstance(error, VolubileAuthError) and fresh) or lasts > FAILURE_BUDGET.total_seconds():
+                    self._fail(as_volubile_error(error))
+                cost = Round(OUTAGE)
+            ended = monotonic()
+            await self._pause(await self._tell(), ended + cost.requests * SECONDS_PER_REQUEST)
 
     async def _tell(self) -> float:
         """Tell each member what is news to it. Returns the seconds until the first of them is due again."""
         now = self._clock()
-        wanted = FIRST_INTERVAL if not self._members else float("inf")
-        for number, member in enumerate(list(self._members)):
-            if number % SLICE == SLICE - 1:
+        wanted = FIRST_INTERVAL if not self._members else inf
+        slice_ends = monotonic() + SLICE
+        for member in list(self._members):
+            if monotonic() > slice_ends:
                 await asyncio.sleep(0)
-            member.update(now)
+                slice_ends = monotonic() + SLICE
+            wanted = min(wanted, member.update(now))
             if member.over or member.error:
                 self._members.pop(member, None)
-            else:
-                wanted = min(wanted, member.interval(now))
         return wanted
 
     def _fail(self, error: VolubileError) -> None:
-        for member in list(self._members):
+        for member in self._members:
             member.error = error
 
-    async def _pause(self, wanted: float, cost: Round) -> None:
-        """Sleep until the first member is due or, for a new member, a little only: it is looked at soon."""
+    async def _pause(self, wanted: float, affordable: float) -> None:
+        """Sleep until the first member is due or, for a new member, a little only: it is looked at soon.
+
+        :param affordable: the moment before which no look is, monotonic: together they take half the budget at most.
+        """
         if not self._members:
             return
-        affordable = cost.requests * SECONDS_PER_REQUEST
         try:
-            await asyncio.wait_for(self._joined.wait(), max(wanted, affordable))
+            await asyncio.wait_for(self._joined.wait(), max(wanted, affordable - monotonic()))
         except TimeoutError:
             return
         # Others may join in the same moment: one look serves them all.
-        await asyncio.sleep(max(FIRST_INTERVAL, affordable) / 2)
+        await asyncio.sleep(max(FIRST_INTERVAL / 2, affordable - monotonic()))
 
 
-_polls: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedPoll]] = WeakKeyDictionary()
+class _Board:
+    """The polls of one event loop."""
+
+    def __init__(self) -> None:
+        #: By account, and also by the connections that led there last.
+        self.polls: dict[str, SharedPoll] = {}
+        #: By connection: until when it is remembered, and of which account it is.
+        self.accounts: dict[str, tuple[float, asyncio.Future[str]]] = {}
+        #: By account.
+        self.connections: dict[str, dict[str, None]] = defaultdict(dict)
 
 
-def shared_poll(volubile_conn_id: str, make_client: ClientFactory) -> SharedPoll:
-    """The poll that all waits on this connection share in the running event loop."""
-    polls = _polls.setdefault(asyncio.get_running_loop(), {})
-    if volubile_conn_id not in polls:
-        polls[volubile_conn_id] = SharedPoll(make_client)
-    return polls[volubile_conn_id]
+_boards: WeakKeyDictionary[asyncio.AbstractEventLoop, _Board] = WeakKeyDictionary()
 
 
-def _since(start: datetime, now: datetime) -> str:
-    seconds = int((now - start).total_seconds())
-    return f"for {seconds} s now" if seconds else "for the first time"
+async def poll_of(volubile_conn_id: str) -> SharedPoll:
+    """The poll that all waits on the account of this connection share in the running event loop.
+
+    Connections of one account share its rate window, and so its poll. One that cannot be read gets a poll of its own,
+    which goes on trying.
+    """
+    loop = asyncio.get_running_loop()
+    board = _boards.setdefault(loop, _Board())
+    until, read = board.accounts.get(volubile_conn_id) or (-inf, None)
+    if read is None or monotonic() > until:
+        read = loop.run_in_executor(_threads, _account, volubile_conn_id)
+        board.accounts[volubile_conn_id] = monotonic() + ACCOUNT_KEPT, read
+    account = await asyncio.shield(read)
+    connections = board.connections[account]
+    connections[volubile_conn_id] = None
+    poll = shared_poll(account, partial(_client, account, connections))
+    board.polls[volubile_conn_id] = poll
+    return poll
 
 
-def _as_volubile_error(error: Exception) -> VolubileError:
-    return error if isinstance(error, VolubileError) else VolubileError(str(error))
+def shared_poll(name: str, make_client: ClientFactory) -> SharedPoll:
+    """The poll of this account or connection in the running event loop; it is made at the first call."""
+    polls = _boards.setdefault(asyncio.get_running_loop(), _Board()).polls
+    if name not in polls:
+        polls[name] = SharedPoll(make_client)
+    return polls[name]
+
+
+def _account(volubile_conn_id: str) -> str:
+    try:
+        return VolubileHook(volubile_conn_id).account
+    except Exception as error:
+        log.warning("Connection %r cannot be read: %s", volubile_conn_id, as_volubile_error(error))
+        return volubile_conn_id
+
+
+def _client(account: str, volubile_conn_ids: Collection[str]) -> VolubileClient:
+    """A client of this account. Of several connections one may have been pointed to another account meanwhile."""
+    *others, last = volubile_conn_ids
+    found = next((name for name in others if _account(name) == account), last)
+    return VolubileHook(found).client(background=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -15,7 +14,7 @@ from airflow_provider_volubile.hooks.volubile import VolubileHook
 from airflow_provider_volubile.outcomes import NOTHING, Progress
 from airflow_provider_volubile.schedule import Schedule
 from airflow_provider_volubile.triggers.events import EventStatus, wait_event
-from airflow_provider_volubile.triggers.polling import shared_poll
+from airflow_provider_volubile.triggers.polling import poll_of
 from airflow_provider_volubile.watches import CampaignWatch, Watch
 
 # The trigger's own deadline passes first: it reports how far things came, a deferral's timeout could not.
@@ -23,7 +22,7 @@ DEFERRAL_GRACE = timedelta(minutes=5)
 
 
 class WaitTrigger(BaseTrigger):
-    """Follows calls until they are over, through the poll that all waits of one connection share.
+    """Follows calls until they are over, through the poll that all waits of one account share.
 
     :param volubile_conn_id: the connection; credentials are read in the triggerer and never stored in the trigger.
     :param since: no call waited for is older (ISO 8601, aware), or None.
@@ -83,7 +82,7 @@ class WaitTrigger(BaseTrigger):
         left = (datetime.fromisoformat(self.deadline) - datetime.now(UTC)).total_seconds()
         try:
             async with asyncio.timeout(max(left, 0)):
-                poll = shared_poll(self.volubile_conn_id, partial(self.hook.client, background=True))
+                poll = await poll_of(self.volubile_conn_id)
                 async for progress in poll.follow(
                     watches,
                     poll_interval=self.poll_interval,

@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 import requests
@@ -101,8 +102,9 @@ def statuses(simulator: Simulator) -> dict[str, str]:
 
 def looked_at(simulator: Simulator) -> set[str]:
     """The campaigns that somebody waits for."""
-    ids = {entry["path"].split("/")[-1] for entry in simulator.requests() if entry["operation"] == "getCampaign"}
-    return {name for name, campaign in campaigns(simulator).items() if campaign["id"] in ids}
+    queries = [parse_qs(entry["query"]) for entry in simulator.requests() if entry["operation"] == "listCalls"]
+    names = {name for query in queries for name in query.get("campaign", ())}
+    return {name for name, campaign in campaigns(simulator).items() if campaign["name"] in names}
 
 
 def set_status(simulator: Simulator, name: str, status: str) -> None:

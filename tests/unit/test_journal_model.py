@@ -12,6 +12,7 @@ import itertools
 import json
 import logging
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from airflow_provider_volubile.api.models import AcceptedCall, Agent, Call, Camp
 from airflow_provider_volubile.exceptions import (
     VolubileError,
     VolubileInputsChanged,
+    VolubileNotFound,
     VolubileRequestRefused,
     VolubileUnavailable,
     VolubileUnknownOutcome,
@@ -209,6 +211,12 @@ class Client:
         ]
         content = tuple(shown[(page - 1) * size : page * size])
         return Page(content, page=page, received=len(content))
+
+    def get_call(self, call_id: str) -> Call:
+        found = [call for call in self.list_calls(page=1, size=sys.maxsize).content if call.id == call_id]
+        if not found:
+            raise VolubileNotFound("not listed yet")
+        return found[0]
 
     def get_campaign(self, campaign_id: str) -> Campaign:
         return Campaign(id=campaign_id, name=self._service.campaigns[campaign_id], status="ACTIVE")

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
+from airflow_provider_volubile import watches as watches_module
 from airflow_provider_volubile.api.client import VolubileClient
-from airflow_provider_volubile.api.models import Call, Page
-from airflow_provider_volubile.exceptions import VolubileProtocolError, VolubileUnavailable
+from airflow_provider_volubile.api.models import Call, Campaign, Page
+from airflow_provider_volubile.exceptions import (
+    VolubileAuthError,
+    VolubileError,
+    VolubileNotFound,
+    VolubileProtocolError,
+    VolubileRateLimitError,
+    VolubileUnavailable,
+)
 from airflow_provider_volubile.handles import CampaignRef
 from airflow_provider_volubile.outcomes import Progress
 from airflow_provider_volubile.schedule import Redial
 from airflow_provider_volubile.simulator import Simulator
-from airflow_provider_volubile.waiting import follow, interval, look
-from airflow_provider_volubile.watches import CallsWatch, CampaignWatch
+from airflow_provider_volubile.waiting import Round, follow, interval, look
+from airflow_provider_volubile.watches import CallsWatch, CampaignWatch, Watch
 
 HOUR_AGO = timedelta(hours=1, minutes=1)
 
@@ -217,6 +228,7 @@ def test_following_ends_at_the_deadline(simulator: Simulator, client: VolubileCl
 
 
 IDLE = Progress(10, 5, 0, 5, 0, {})
+SETTLED = Progress(10, 10, 0, 0, 0, {})
 BUSY = Progress(10, 5, 5, 0, 0, {})
 START = datetime(2026, 11, 24, 18, tzinfo=UTC)
 
@@ -235,15 +247,269 @@ def tomorrow(_: datetime) -> datetime:
         (IDLE, 4000, 3000, tomorrow, 900),
         (BUSY, 4000, 3000, tomorrow, 30),
         (IDLE, 4000, 3000, lambda moment: moment, 30),
+        (SETTLED, 4000, 3000, tomorrow, 30),  # transcripts keep no calling hours
     ],
 )
 def test_the_interval_adapts(progress: Progress, age: int, quiet: int, opening: object, expected: float) -> None:
     moment = START + timedelta(seconds=age)
     assert expected == interval(
         progress,
-        since=START,
-        moved=moment - timedelta(seconds=quiet),
+        age=age,
+        quiet=quiet,
         now=moment,
         poll_interval=30,
         opening=opening,  # type: ignore[arg-type]
     )
+
+
+class Service:
+    """A list of calls, newest first, that can be made to fail in places; counts what it is asked.
+
+    :param calls: ids by campaign; statuses are in ``status``, and all are in progress at first.
+    """
+
+    def __init__(self, calls: dict[str | None, list[str]]) -> None:
+        self.calls = [(name, call_id) for name, ids in calls.items() for call_id in ids]
+        self.status: dict[str, str] = {}
+        self.campaign_status = "ACTIVE"
+        self.broken: dict[str, VolubileError] = {}
+        self.asked: Counter[str] = Counter()
+
+    def _ask(self, operation: str, what: str) -> None:
+        self.asked[operation] += 1
+        self.asked[f"{operation} {what}"] += 1
+        for name in (operation, f"{operation} {what}"):
+            if name in self.broken:
+                raise self.broken[name]
+
+    def _call(self, call_id: str) -> Call:
+        number = next(number for number, (_, known) in enumerate(self.calls) if known == call_id)
+        return self._made(number, call_id)
+
+    def _made(self, number: int, call_id: str) -> Call:
+        return Call(
+            id=call_id,
+            agent_id="agent",
+            phone=f"+336399{hash(call_id) % 10**5:05d}{number}",
+            status=self.status.get(call_id, "IN_PROGRESS"),
+            created=now() - timedelta(minutes=1, milliseconds=100 * number),
+        )
+
+    def list_calls(self, *, page: int, size: int, campaign: str | None = None, **_: object) -> Page[Call]:
+        self._ask("list", str(campaign))
+        chosen = [(n, call_id) for n, (name, call_id) in enumerate(self.calls) if campaign in (None, name)]
+        content = tuple(self._made(n, call_id) for n, call_id in chosen[(page - 1) * size : page * size])
+        return Page(content, page=page, total_pages=-(-len(chosen) // size), received=len(content))
+
+    def get_call(self, call_id: str) -> Call:
+        self._ask("call", call_id)
+        if call_id not in {known for _, known in self.calls}:
+            raise VolubileNotFound("404")
+        return self._call(call_id)
+
+    def get_campaign(self, campaign_id: str) -> Campaign:
+        self._ask("campaign", campaign_id)
+        return Campaign(id=campaign_id, status=self.campaign_status)
+
+    def look(
+        self, watches: Sequence[Watch], *, patience: timedelta | None = None, before: Round | None = None
+    ) -> Round:
+        self.asked.clear()
+        return look(cast("VolubileClient", self), watches, now=now(), patience=patience, before=before or Round())
+
+    def rounds(self, watches: Sequence[Watch], count: int = 3) -> list[int]:
+        """What so many rounds cost."""
+        cost, costs = Round(), []
+        for _ in range(count):
+            cost = self.look(watches, before=cost)
+            assert cost.requests == sum(self.asked[name] for name in ("list", "call", "campaign"))
+            costs.append(cost.requests)
+        return costs
+
+
+def tasks(service: Service, campaigns: int, people: int) -> list[CampaignWatch]:
+    """So many campaigns of so many people each, all of them on the telephone."""
+    names = [f"Campaign {number}" for number in range(campaigns)]
+    service.calls += [(name, f"{name}/{number}") for number in range(people) for name in names]
+    return [campaign_watch(name, people, id=f"id of {name}") for name in names]
+
+
+def calls_watch(*ids: str) -> CallsWatch:
+    return CallsWatch(ids, since=now() - HOUR_AGO)
+
+
+PATIENT = timedelta(minutes=30)
+
+
+def test_one_old_call_below_many_newer_ones_is_read_by_itself() -> None:
+    ended = [f"ended {number}" for number in range(3499)]
+    service = Service({None: [*ended, "old"]})
+    service.status = dict.fromkeys(ended, "COMPLETED")
+    watch = calls_watch("old")
+    assert service.rounds([watch]) == [35, 1, 1]
+    assert watch.progress().in_flight == 1
+    crowd = [f"busy {number}" for number in range(300)]
+    service.calls[:0] = [(None, call_id) for call_id in crowd]
+    watches = [watch, *map(calls_watch, crowd)]
+    assert service.rounds(watches) == [38, 4, 4], "three pages, and the old one"
+    service.status["old"] = "COMPLETED"
+    service.rounds(watches)
+    assert watch.is_over(now())
+
+
+def test_a_call_of_known_age_is_not_lost_while_the_service_is_behind() -> None:
+    service = Service({None: [f"other {number}" for number in range(1000)]})
+    watch = calls_watch("late")
+    assert service.rounds([watch]) == [10, 1, 1]
+    assert not watch.missing
+    service.calls.append((None, "late"))
+    service.look([watch])
+    assert watch.progress().in_flight == 1
+
+
+@pytest.mark.parametrize(("campaigns", "people", "bound"), [(50, 20, 10), (10, 1000, 100), (1, 1000, 10), (500, 2, 10)])
+def test_campaigns_whose_calls_are_all_known_are_listed_together(campaigns: int, people: int, bound: int) -> None:
+    service = Service({})
+    watches = tasks(service, campaigns, people)
+    first, *later = service.rounds(watches)
+    assert first == campaigns * -(-people // 100)
+    assert later == [bound, bound]
+    service.status = {call_id: "COMPLETED" for _, call_id in service.calls}
+    service.look(watches)
+    assert all(watch.is_over(now()) for watch in watches)
+
+
+def test_campaigns_are_listed_apart_where_that_is_cheaper() -> None:
+    service = Service({})
+    watches = tasks(service, 2, 150)
+    others = [f"other {number}" for number in range(1000)]
+    service.calls[100:100] = [(None, call_id) for call_id in others]
+    assert service.rounds(watches, 4) == [4, 13, 4, 4]
+
+
+def test_statuses_are_read_of_campaigns_that_stand_still_a_few_a_round() -> None:
+    service = Service({})
+    watches = tasks(service, 12, 1)
+    for watch in watches:
+        watch.campaign["recipients"] = 2
+    service.look(watches)
+    assert not service.asked["campaign"], "somebody is on the telephone"
+    service.status = {call_id: "COMPLETED" for _, call_id in service.calls}
+    read: list[str] = []
+    for _ in range(3):
+        service.look(watches)
+        assert service.asked["campaign"] == 5
+        read += [what for what in service.asked if what.startswith("campaign ")]
+    assert len(set(read[:12])) == 12
+
+
+@pytest.mark.parametrize("error", [VolubileAuthError("403", status=403), VolubileUnavailable("500"), KeyError("x")])
+@pytest.mark.parametrize("place", ["list Campaign 0", "campaign id of Campaign 0"])
+def test_what_fails_for_one_campaign_fails_nobody_else(error: Exception, place: str) -> None:
+    service = Service({None: ["plain"]})
+    bad, good = tasks(service, 2, 1)
+    bad.campaign["recipients"] = good.campaign["recipients"] = 2
+    plain = calls_watch("plain")
+    service.status = {call_id: "COMPLETED" for _, call_id in service.calls}
+    service.broken[place] = error  # type: ignore[assignment]
+    service.look([bad, good, plain], patience=PATIENT)
+    assert good.progress().settled == plain.progress().settled == 1
+    assert good.status == "ACTIVE"
+    assert good.error is None
+    assert plain.error is None
+    assert (bad.error is error) == isinstance(error, VolubileAuthError), "others are tolerated for a while"
+    service.look([bad, good], patience=timedelta(0))
+    assert str(error) in str(bad.error)
+    bad.error = None
+    with pytest.raises(type(error)):
+        service.look([bad, good])
+
+
+def test_a_fault_that_passes_is_forgotten() -> None:
+    service = Service({})
+    watches = tasks(service, 2, 1)
+    service.broken["list Campaign 0"] = VolubileUnavailable("500")
+    service.look(watches, patience=PATIENT)
+    assert watches[0].unanswered
+    service.broken.clear()
+    service.look(watches, patience=PATIENT)
+    service.broken["list Campaign 0"] = VolubileUnavailable("500")
+    service.look(watches, patience=timedelta(0))
+    assert watches[0].error is None
+
+
+def test_keys_revoked_during_a_round_are_tried_once_more() -> None:
+    service = Service({})
+    watches = tasks(service, 2, 1)
+    service.broken["list Campaign 1"] = VolubileAuthError("401", status=401)
+    service.look(watches, patience=PATIENT)
+    assert watches[1].error is None
+    service.look(watches, patience=PATIENT)
+    assert isinstance(watches[1].error, VolubileAuthError)
+
+
+def test_a_real_outage_is_cheap_and_healthy_campaigns_come_first() -> None:
+    service = Service({})
+    watches = tasks(service, 50, 1)
+    service.broken["list"] = VolubileUnavailable("503")
+    with pytest.raises(VolubileUnavailable):
+        service.look(watches, patience=PATIENT)
+    assert service.asked["list"] == 3
+    service = Service({})
+    watches = tasks(service, 50, 1)
+    service.broken = {f"list Campaign {number}": VolubileUnavailable("500") for number in range(4)}
+    with pytest.raises(VolubileUnavailable):
+        service.look(watches, patience=PATIENT)
+    service.look(watches, patience=PATIENT)
+    assert sum(watch.progress().in_flight for watch in watches) == 46
+
+
+def test_a_full_window_is_everybodys() -> None:
+    service = Service({})
+    watches = tasks(service, 2, 1)
+    service.broken["list Campaign 1"] = VolubileRateLimitError("429")
+    with pytest.raises(VolubileRateLimitError):
+        service.look(watches, patience=PATIENT)
+
+
+@pytest.mark.parametrize("method", ["see", "pending", "untranscribed", "not_before", "listed"])
+def test_a_watch_that_breaks_breaks_alone(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(CampaignWatch):
+        def __getattribute__(self, name: str) -> Any:
+            if name == method:
+                raise ValueError("+33639980101 is broken")
+            return super().__getattribute__(name)
+
+    service = Service({"Tyres": ["1"]})
+    good, plain = campaign_watch("Tyres", 1 if method == "not_before" else 2), calls_watch("1")
+    bad = Broken(good.campaign, agent_id=None, since=now() - HOUR_AGO, redial=Redial())
+    for _ in range(2):
+        service.look([bad, good, plain], patience=PATIENT)
+    assert good.progress().in_flight == plain.progress().in_flight == 1
+    assert good.error is None
+    assert plain.error is None
+    assert "ValueError: +33 6 ** ** ** 01 is broken" in str(bad.error)
+
+
+def test_a_call_placed_just_before_its_campaign_was_cancelled_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watches_module, "LIST_LAG", 0.05)
+    service = Service({"Tyres": []})
+    watch = campaign_watch("Tyres", 3, id="id")
+    service.campaign_status = "CANCELLED"
+    service.look([watch])
+    assert watch.is_cancelled
+    assert not watch.is_over(now()), "it was listed before"
+    service.look([watch])
+    service.look([watch])
+    assert not watch.is_over(now()), "the list may lag"
+    assert watch.soon == 0.05
+    service.calls.append(("Tyres", "late"))
+    time.sleep(0.06)
+    service.look([watch])
+    service.status["late"] = "COMPLETED"
+    service.look([watch])
+    assert not watch.is_over(now()), "there was news"
+    time.sleep(0.06)
+    service.look([watch])
+    assert watch.is_over(now())
+    assert watch.progress().settled == 1

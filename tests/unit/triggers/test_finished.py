@@ -15,13 +15,12 @@ from airflow.triggers.base import BaseEventTrigger
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.handles import CampaignRef
-from airflow_provider_volubile.hooks.volubile import VolubileHook
 from airflow_provider_volubile.recipients import read_recipients
 from airflow_provider_volubile.schedule import Redial
 from airflow_provider_volubile.simulator import FOLLOW_UP_AGENT_ID, REMINDER_AGENT_ID, Simulator
 from airflow_provider_volubile.triggers import finished, polling
 from airflow_provider_volubile.triggers.finished import Cursor, FinishedWatch, VolubileFinishedCallTrigger
-from airflow_provider_volubile.triggers.polling import SharedPoll, shared_poll
+from airflow_provider_volubile.triggers.polling import poll_of
 from airflow_provider_volubile.waiting import look
 from airflow_provider_volubile.watches import CallsWatch, CampaignWatch
 from tests.live import connection_json
@@ -69,10 +68,6 @@ def hang_up(simulator: Simulator) -> None:
     simulator.advance(60)
 
 
-def the_poll() -> SharedPoll:
-    return shared_poll("volubile_default", VolubileHook().client)
-
-
 @asynccontextmanager
 async def running(trigger: VolubileFinishedCallTrigger) -> AsyncIterator[Take]:
     """Run a trigger as a triggerer does, until the block ends; gives a function that waits for the next event."""
@@ -83,7 +78,7 @@ async def running(trigger: VolubileFinishedCallTrigger) -> AsyncIterator[Take]:
             events.put_nowait(event.payload)
 
     following = asyncio.create_task(follow())
-    poll = the_poll()
+    poll = await poll_of("volubile_default")
     rounds = poll.rounds
     while poll.rounds == rounds and not following.done():
         await asyncio.sleep(0.02)
@@ -201,7 +196,7 @@ def test_it_shares_the_poll_of_those_who_wait(simulator: Simulator) -> None:
 
     async def scenario() -> None:
         async with running(trigger()), running(trigger(agent_id=REMINDER_AGENT_ID)):
-            poll = the_poll()
+            poll = await poll_of("volubile_default")
             watch = CallsWatch(waiting_for, since=datetime.now(UTC) - timedelta(hours=2))
             hang_up(simulator)
             async for _ in poll.follow([watch], poll_interval=0.2):
@@ -258,7 +253,7 @@ def test_a_call_that_never_ends_does_not_make_looks_dearer(simulator: Simulator)
             ids = dial(simulator, 3)
             hang_up(simulator)
             await until_told(take, ids)
-            poll, before = the_poll(), len(simulator.requests())
+            poll, before = await poll_of("volubile_default"), len(simulator.requests())
             rounds = poll.rounds
             while poll.rounds < rounds + 3:
                 await asyncio.sleep(0.02)
@@ -280,7 +275,9 @@ def test_who_waits_for_the_same_campaign_still_learns_its_status(simulator: Simu
         retry=None,
         timezone="Europe/Paris",
     )
-    campaign = CampaignRef(id=client.create_campaign(body).id, name=name, recipients=1)
+    # Of two people one was called: it stands still.
+    campaign = CampaignRef(id=client.create_campaign(body).id, name=name, recipients=2)
+    simulator.advance(3600)
     waiting = CampaignWatch(campaign, agent_id=None, since=now, redial=Redial())
     cursor = Cursor(started=now.isoformat(), since=now.isoformat(), told=[])
     look(client, [FinishedWatch(agent_id=None, campaign=name, cursor=cursor), waiting], now=now)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
@@ -13,12 +15,14 @@ import pytest
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.exceptions import VolubileAuthError, VolubileError, VolubileNotFound
 from airflow_provider_volubile.handles import CampaignRef
+from airflow_provider_volubile.hooks.volubile import VolubileHook
 from airflow_provider_volubile.outcomes import Progress
 from airflow_provider_volubile.schedule import Redial
 from airflow_provider_volubile.simulator import Simulator
 from airflow_provider_volubile.triggers import polling
-from airflow_provider_volubile.triggers.polling import SharedPoll, shared_poll
+from airflow_provider_volubile.triggers.polling import SharedPoll, poll_of, shared_poll
 from airflow_provider_volubile.watches import CallsWatch, CampaignWatch, Watch
+from tests.live import connection_json
 
 AN_HOUR_AGO = timedelta(hours=1, minutes=1)
 
@@ -169,3 +173,157 @@ def test_the_poll_is_shared_by_connection_and_by_event_loop(client: VolubileClie
     assert first[0] is first[1]
     assert first[0] is not first[2]
     assert asyncio.run(get())[0] is not first[0]
+
+
+class Broken(CallsWatch):
+    """Its author made a mistake."""
+
+    def progress(self) -> Progress:
+        raise ValueError("a defect")
+
+
+def broken_hours(_: datetime) -> datetime:
+    raise OverflowError("a defect")
+
+
+@pytest.mark.parametrize("where", ["progress", "opening"])
+def test_the_defect_of_one_is_not_the_defect_of_all(
+    simulator: Simulator, client: VolubileClient, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr("airflow_provider_volubile.waiting.QUIET", timedelta(seconds=-1))
+    since = datetime.now(UTC) - AN_HOUR_AGO
+
+    async def scenario() -> None:
+        poll = SharedPoll(lambda: client)
+        good = asyncio.create_task(last(poll, calls(simulator, 3, ends_within=300)))
+        bad = Broken(["x"], since=since) if where == "progress" else CallsWatch(["x"], since=since)
+        with pytest.raises(VolubileError, match="a defect"):
+            async for _ in poll.follow([bad], poll_interval=0.2, opening=broken_hours):
+                pass
+        assert (await good).settled == 3
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("end", [KeyError("a defect"), asyncio.CancelledError("a defect")])
+def test_whoever_follows_a_loop_that_dies_is_told(
+    simulator: Simulator, client: VolubileClient, monkeypatch: pytest.MonkeyPatch, end: BaseException
+) -> None:
+    async def die(self: SharedPoll) -> float:
+        raise end
+
+    async def scenario() -> None:
+        poll = SharedPoll(lambda: client)
+        with monkeypatch.context() as patch:
+            patch.setattr(SharedPoll, "_tell", die)
+            waits = [last(poll, calls(simulator, 1, ends_within=60)) for _ in range(2)]
+            for error in await asyncio.gather(*waits, return_exceptions=True):
+                assert isinstance(error, VolubileError)
+                assert "a defect" in str(error)
+        assert (await last(poll, calls(simulator, 1, ends_within=60))).settled == 1, "whoever comes then starts it anew"
+
+    run(scenario)
+
+
+def test_members_are_told_in_slices(
+    simulator: Simulator, client: VolubileClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polling, "SLICE", 0.0)
+    turns = 0
+
+    class Slow(CallsWatch):
+        turn = 0
+
+        def progress(self) -> Progress:
+            self.turn = turns
+            time.sleep(0.001)
+            return super().progress()
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    ids = simulator.load_calls(10, status="IN_PROGRESS", ends_within=60)
+    watches = [Slow([call_id], since=datetime.now(UTC) - AN_HOUR_AGO) for call_id in ids]
+
+    async def scenario() -> None:
+        counting = asyncio.create_task(count())
+        await asyncio.gather(*(last(SharedPoll(lambda: client), watch) for watch in watches[:1]))
+        poll = SharedPoll(lambda: client)
+        await asyncio.gather(*(last(poll, watch) for watch in watches))
+        counting.cancel()
+        assert len({watch.turn for watch in watches}) == len(watches)
+
+    run(scenario)
+
+
+def test_those_who_join_do_not_make_looks_more_frequent_than_affordable(
+    simulator: Simulator, client: VolubileClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polling, "SECONDS_PER_REQUEST", 0.1)
+    watch = calls(simulator, 500)
+
+    async def scenario() -> None:
+        poll = SharedPoll(lambda: client)
+        began = time.monotonic()
+        waits = []
+        for call_id in watch.call_ids:
+            waits.append(asyncio.create_task(last(poll, CallsWatch([call_id], since=watch.since))))
+            await asyncio.sleep(0.005)
+            if poll.rounds >= 4:
+                break
+        while poll.rounds < 4:
+            await asyncio.sleep(0.01)
+        passed = time.monotonic() - began
+        requests = len(simulator.requests())
+        assert requests > 12
+        assert passed >= (requests - 5) * 0.1
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+
+    run(scenario)
+
+
+def test_a_clock_that_jumps_during_an_outage_fails_nobody(simulator: Simulator, client: VolubileClient) -> None:
+    asked = itertools.count()
+    waited_for = calls(simulator, 3, ends_within=60)
+    simulator.fault("listCalls", "malformed", times=4)
+
+    async def scenario() -> None:
+        poll = SharedPoll(lambda: client, clock=lambda: datetime.now(UTC) + timedelta(hours=next(asked)))
+        assert (await last(poll, waited_for)).settled == 3
+
+    run(scenario)
+
+
+def test_connections_of_one_account_share_a_poll(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ONE", "TWO"):
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name}", connection_json(simulator))
+    other = connection_json(simulator).replace(simulator.primary_key, simulator.secondary_key)
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", other)
+    read: list[str] = []
+    get_connection = VolubileHook.get_connection
+
+    def reading(_: type[VolubileHook], name: str) -> Any:
+        read.append(name)
+        return get_connection(name)
+
+    monkeypatch.setattr(VolubileHook, "get_connection", classmethod(reading))
+
+    async def scenario() -> None:
+        names = ["one", "two", "other", "none"]
+        polls = await asyncio.gather(*(poll_of(name) for name in names * 100))
+        assert polls[:4] == polls[-4:]
+        assert sorted(read) == sorted(names)
+        one, two, another, none = polls[:4]
+        assert one is two
+        assert len({one, another, none}) == 3
+        # That "one" is another account's now is no reason to ask that account for those who came by "two".
+        monkeypatch.setenv("AIRFLOW_CONN_ONE", other)
+        monkeypatch.setattr(VolubileHook, "client", lambda self, **_: self.volubile_conn_id)
+        assert str(one._make_client()) == "two"
+
+    run(scenario)
