@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,23 @@ import pytest
 from airflow.sdk import DAG, BaseOperator
 
 from airflow_provider_volubile.api import auth
-from airflow_provider_volubile.hooks.volubile import VolubileHook
-from airflow_provider_volubile.operators.calls import VolubileBulkCallsOperator
+from airflow_provider_volubile.operators.agents import VolubileUpdateAgentOperator
+from airflow_provider_volubile.operators.calls import VolubileBulkCallsOperator, VolubileGetTranscriptOperator
 from airflow_provider_volubile.operators.campaigns import VolubileCreateCampaignOperator
 from airflow_provider_volubile.operators.exports import (
+    VolubileExportCallsOperator,
     VolubileExportRecordingsOperator,
     VolubileExportTranscriptsOperator,
 )
+from airflow_provider_volubile.sensors.calls import VolubileCallsSensor
 from airflow_provider_volubile.simulator import REMINDER_AGENT_ID, Simulator
 from tests.airflow.conftest import Ran, RunDag, store
+from tests.leaks.stampede import ask_at_once
 from tests.live import connection_json
 
 pytestmark = pytest.mark.airflow
 
+AN_ID = "11111111-2222-3333-4444-555555555555"
 PEOPLE = [{"phone": f"+3363998{n:04d}"} for n in range(8)]
 REFUSED = "Connection 'volubile_default': the primary API key was refused (401), the secondary one works and is used"
 #: How many tokens a wait outlives. At two seconds each, 30 are a minute; a suite has less time.
@@ -99,11 +103,47 @@ def assert_one_warning(caplog: pytest.LogCaptureFixture) -> None:
 # --- rotation ---
 
 
+@pytest.fixture(params=["api_key", "bearer"])
+def mode(request: pytest.FixtureRequest, simulator: Simulator, connection: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How the connection authenticates."""
+    mode = str(request.param)
+    monkeypatch.setenv("AIRFLOW_CONN_VOLUBILE_DEFAULT", connection_json(simulator, auth=mode))
+    return mode
+
+
+def revoke_after(simulator: Simulator, mode: str, operation: str, requests: int, *, keys: tuple[Any, ...]) -> int:
+    """Revoke keys, and the tokens that they gave, once there were so many requests; how many there were by then."""
+    first = "token" if mode == "bearer" else "primary"
+    simulator.wait_until(lambda: used(simulator, operation)[first] >= requests)
+    for key in keys:
+        simulator.revoke_key(key)
+    if mode == "bearer":
+        simulator.revoke_tokens()
+    return len(simulator.requests())
+
+
+def answered_since(simulator: Simulator, operation: str, mode: str, since: int) -> int:
+    """How many requests were answered for whoever took over."""
+    next_one = "token" if mode == "bearer" else "secondary"
+    return sum(
+        (entry["operation"], entry["credential"], entry["status"]) == (operation, next_one, 200)
+        for entry in simulator.requests()[since:]
+    )
+
+
+def assert_rotated(simulator: Simulator, mode: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The other key took over, and nobody heard more of it than one warning."""
+    keys = {entry["credential"] for entry in simulator.requests() if entry["operation"] == "issueToken"}
+    assert keys == ({"primary", "secondary"} if mode == "bearer" else set())
+    assert_one_warning(caplog)
+
+
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "in its worker"])
 @pytest.mark.parametrize("make", [campaign, bulk])
 def test_the_primary_key_is_revoked_while_a_task_waits(
     make: Callable[..., BaseOperator],
     deferrable: bool,
+    mode: str,
     run_dag: RunDag,
     simulator: Simulator,
     caplog: pytest.LogCaptureFixture,
@@ -111,57 +151,129 @@ def test_the_primary_key_is_revoked_while_a_task_waits(
     simulator.configure(speed=0)  # nobody hangs up
 
     def rotate() -> None:
-        simulator.wait_until(lambda: used(simulator, "listCalls")["primary"] >= 2)
-        simulator.revoke_key("primary")
-        simulator.wait_until(lambda: used(simulator, "listCalls")["secondary"] >= 2)
+        since = revoke_after(simulator, mode, "listCalls", 2, keys=("primary",))
+        simulator.wait_until(lambda: answered_since(simulator, "listCalls", mode, since) >= 2)
         simulator.configure(speed=600)
 
     with meanwhile(rotate):
         ran = run_dag(lambda: make(deferrable=deferrable))
     assert ran.state == "success"
+    assert ran.task("wait").try_number == 1
     assert sum(ran.xcom("wait")["counts"].values()) == len(PEOPLE)
     assert simulator.summary()["max_attempts"] == 1
-    assert refusals(simulator) == 1
-    assert_one_warning(caplog)
+    if mode == "api_key":
+        assert refusals(simulator) == 1
+    assert_rotated(simulator, mode, caplog)
 
 
-@pytest.mark.parametrize("operator", [VolubileExportTranscriptsOperator, VolubileExportRecordingsOperator])
+EXPORTS: dict[type[BaseOperator], str] = {
+    VolubileExportTranscriptsOperator: "getTranscript",
+    VolubileExportRecordingsOperator: "getRecording",
+    VolubileExportCallsOperator: "listCalls",
+}
+
+
+@pytest.mark.parametrize("operator", EXPORTS)
 def test_the_primary_key_is_revoked_in_the_middle_of_an_export(
     operator: type[BaseOperator],
+    mode: str,
     run_dag: RunDag,
     simulator: Simulator,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    calls = simulator.load_calls(120, agent_id=REMINDER_AGENT_ID)
-    route = "getTranscript" if operator is VolubileExportTranscriptsOperator else "getRecording"
-    simulator.configure(latency=0.02)
+    begin, end = datetime.now(UTC) - timedelta(hours=3), datetime.now(UTC) - timedelta(hours=1)
+    listed = operator is VolubileExportCallsOperator
+    count = 1200 if listed else 120
+    calls = simulator.load_calls(count, agent_id=REMINDER_AGENT_ID, created_from=begin, created_to=end)
+    what: dict[str, Any] = {"interval_start": begin, "interval_end": end} if listed else {"calls": calls}
+    simulator.configure(latency=0.1 if listed else 0.02)
+    since: list[int] = []
 
     def rotate() -> None:
-        simulator.wait_until(lambda: used(simulator, route)["primary"] >= 20)
-        simulator.revoke_key("primary")
+        since.append(revoke_after(simulator, mode, EXPORTS[operator], 3 if listed else 20, keys=("primary",)))
 
     with meanwhile(rotate):
-        ran = run_dag(lambda: operator(task_id="export", calls=calls, output_path=str(tmp_path)))
+        ran = run_dag(lambda: operator(task_id="export", output_path=str(tmp_path), **what))
     assert ran.state == "success"
+    assert ran.task("export").try_number == 1
     counts = ran.xcom("export")["counts"]
-    assert counts["written"] == counts["calls"] == len(calls)
-    assert used(simulator, route)["secondary"] >= 50, "it really was in the middle"
-    assert_one_warning(caplog)
+    assert counts["calls" if listed else "written"] == count
+    assert answered_since(simulator, EXPORTS[operator], mode, *since) >= (3 if listed else 50), "it was in the middle"
+    assert_rotated(simulator, mode, caplog)
 
 
+def sensor(**changes: Any) -> BaseOperator:
+    return VolubileCallsSensor(**{"task_id": "wait", "calls": [AN_ID], "poke_interval": 1} | changes)
+
+
+def update_agent(**changes: Any) -> BaseOperator:
+    return VolubileUpdateAgentOperator(
+        task_id="wait", agent_id=REMINDER_AGENT_ID, changes={"recordable": False}, **changes
+    )
+
+
+def transcript(**changes: Any) -> BaseOperator:
+    return VolubileGetTranscriptOperator(task_id="wait", call_id=AN_ID, **changes)
+
+
+def export(operator: type[BaseOperator]) -> Callable[..., BaseOperator]:
+    def make(**changes: Any) -> BaseOperator:
+        moments = datetime.now(UTC) - timedelta(hours=3), datetime.now(UTC) - timedelta(hours=1)
+        what: dict[str, Any] = dict(zip(("interval_start", "interval_end"), moments, strict=True))
+        return operator(
+            task_id="wait",
+            output_path=str(changes.pop("folder")),
+            **(what if operator is VolubileExportCallsOperator else {"calls": [AN_ID]}),
+            **changes,
+        )
+
+    make.__name__ = operator.__name__
+    return make
+
+
+def assert_failed_at_once(ran: Ran, printed: str) -> None:
+    assert ran.state == "failed"
+    assert ran.task("wait").try_number == 1
+    assert "'volubile_default': both API keys were refused (401)" in printed
+    assert "https://eu.volubile.ai/integrations/api" in printed
+
+
+@pytest.mark.parametrize("make", [bulk, campaign, sensor, update_agent, transcript, *map(export, EXPORTS)])
 def test_both_keys_revoked_is_a_failure_that_says_where_to_look_and_is_not_retried(
-    run_dag: RunDag, simulator: Simulator, capfd: pytest.CaptureFixture[str]
+    make: Callable[..., BaseOperator],
+    mode: str,
+    run_dag: RunDag,
+    simulator: Simulator,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     simulator.revoke_key("primary")
     simulator.revoke_key("secondary")
-    ran = run_dag(lambda: bulk(retries=3))
-    assert ran.state == "failed"
-    assert ran.task("wait").try_number == 1
-    printed = "".join(capfd.readouterr())
-    assert "'volubile_default': both API keys were refused (401)" in printed
-    assert "https://eu.volubile.ai/integrations/api" in printed
+    folder = {"folder": tmp_path} if "Export" in make.__name__ else {}
+    ran = run_dag(lambda: make(retries=3, **folder))
+    assert_failed_at_once(ran, "".join(capfd.readouterr()))
     assert refusals(simulator) == 2
+
+
+@pytest.mark.parametrize("make", [bulk, campaign, sensor])
+def test_both_keys_revoked_while_a_task_is_deferred_is_not_retried_either(
+    make: Callable[..., BaseOperator],
+    mode: str,
+    run_dag: RunDag,
+    simulator: Simulator,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    (call_id,) = simulator.load_calls(1, agent_id=REMINDER_AGENT_ID, status="IN_PROGRESS")
+    simulator.configure(speed=0)
+    asked = {"calls": [call_id]} if make is sensor else {}
+
+    def revoke() -> None:
+        revoke_after(simulator, mode, "listCalls", 2, keys=("primary", "secondary"))
+
+    with meanwhile(revoke):
+        ran = run_dag(lambda: make(retries=3, deferrable=True, **asked))
+    assert_failed_at_once(ran, "".join(capfd.readouterr()))
 
 
 # --- the Dag that looks after the keys ---
@@ -278,24 +390,8 @@ def test_tokens_that_are_revoked_during_a_wait_are_replaced(
     assert ran.task("wait").try_number == 1
 
 
-def test_500_threads_ask_for_one_token(connection: str, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_VOLUBILE_DEFAULT", connection_json(simulator, auth="bearer", timeout=120))
-    simulator.fault("issueToken", "delay", seconds=1, times=None)  # long enough for all to come and ask
-    threads = 500
-    ready = threading.Barrier(threads)
-    found: list[int] = []
-
-    def work() -> None:
-        client = VolubileHook().client()
-        ready.wait()
-        found.append(len(client.list_agents().content))
-
-    workers = [threading.Thread(target=work) for _ in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert found == [5] * threads
-    summary = simulator.request_summary()
-    print(f"{threads} threads: {summary}")
-    assert summary == {"issueToken": {"200": 1}, "listAgents": {"200": threads}}
+def test_500_threads_ask_for_one_token() -> None:
+    asked = ask_at_once()
+    print(asked.report())
+    assert asked.agents == [5] * 500
+    assert asked.requests == {"issueToken": {"200": 1}, "listAgents": {"200": 500}}

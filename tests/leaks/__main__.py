@@ -1,4 +1,5 @@
-"""``python -m tests.leaks``: drive everything and search everywhere; then let tasks wait with tokens that live shortly.
+"""``python -m tests.leaks``: drive everything and search everywhere; then let tasks wait with tokens that live shortly,
+and many threads ask for a token at once.
 
 The figures go to ``docs/_static/leaks.txt``. Takes three minutes.
 """
@@ -10,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from tests.leaks.drive import drive_and_search
+from tests.leaks.stampede import ask_at_once
 from tests.leaks.token_life import wait_with_short_tokens
 
 FIGURES = Path(__file__).parents[2] / "docs" / "_static" / "leaks.txt"
@@ -22,10 +24,11 @@ def main() -> int:
         print(hit)
     with tempfile.TemporaryDirectory(prefix="volubile-leaks-") as folder:
         waited = wait_with_short_tokens(Path(folder))
-    report = found.report() + waited.report()
+    asked = ask_at_once()
+    report = found.report() + waited.report() + asked.report()
     print(report, end="")
     FIGURES.write_text(report)
-    return int(bool(found.leaks or waited.failed))
+    return int(bool(found.leaks or waited.failed or asked.tokens != 1))
 
 
 if __name__ == "__main__":

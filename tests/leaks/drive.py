@@ -46,7 +46,7 @@ CARELESS = "careless"
 UNFINISHED = (None, "scheduled", "queued", "running", "deferred", "up_for_retry", "restarting")
 #: Tasks that are deferred at the same time, for the look at the database while they are.
 WAITING = [
-    *((dag, task) for dag in WORKING for task in ("campaign", "bulk", "call")),
+    *((dag, task) for dag in WORKING for task in ("campaign", "bulk", "call", "abroad")),
     (FAULTY, "stopped"),
     (CARELESS, "tells"),
 ]
@@ -249,6 +249,7 @@ def _drive(airflow: LiveAirflow, services: _Services, people: Path, found: Found
     with closing(sqlite3.connect(database)) as live, closing(sqlite3.connect(people.parent / "waiting.db")) as copy:
         live.backup(copy)
         found.triggers = {name.rpartition(".")[2] for (name,) in copy.execute("SELECT classpath FROM trigger")}
+    airflow.wait_until(lambda: _watchers_that_complain(airflow.home) >= set(planted.WATCHED), 120)
     (people / "looked_at").touch()
     stopped = f"/dags/{FAULTY}/dagRuns/{runs[FAULTY]}/taskInstances/stopped"
     airflow.api("PATCH", stopped, json={"new_state": "failed"})
@@ -276,6 +277,16 @@ def _notified(services: _Services) -> set[str]:
     """The Dags that somebody was called about, as far as the services know."""
     about = "\n".join(str(call["context"]) for call in services.works.ledger()) + "\n".join(services.echo.told)
     return {dag for dag in (*WORKING, *FAILING) if re.search(rf"""["']dag_id["']: ?["']{dag}["']""", about)}
+
+
+def _watchers_that_complain(home: Path) -> set[str]:
+    """Connections of watchers that said what is wrong with them."""
+    said = "".join(re.findall(r"Calls cannot be followed: .*", (home / "triggerer.log").read_text()))
+    return {
+        connection
+        for connection, what in {"echo_400": "(400)", "echo_401": "'echo_401'", "refused": "'refused'"}.items()
+        if what in said
+    }
 
 
 def _be_careless(airflow: LiveAirflow) -> None:

@@ -93,7 +93,9 @@ def answers(airflow: LiveAirflow, objects: Sequence[Mapping[str, Any]], count: C
     token = {"Authorization": f"Bearer {airflow.token()}"}
 
     with requests.Session() as session, ThreadPoolExecutor(4) as threads:
-        session.mount("http://", HTTPAdapter(pool_maxsize=4, max_retries=Retry(2)))
+        # SQLite may be locked for a moment, which is answered with 500.
+        patience = Retry(3, status_forcelist=(500,), backoff_factor=1, raise_on_status=False)
+        session.mount("http://", HTTPAdapter(pool_maxsize=4, max_retries=patience))
 
         def ask(url: str) -> tuple[str, requests.Response]:
             return url, session.get(airflow.url + url, headers=token, timeout=120)

@@ -38,12 +38,15 @@ FAILING = {
     "echo_400": (),
     "echo_503": ("campaign", "bulk", "single", "call", "export_calls", "pause_campaign"),
     "echo_200": (
-        *("campaign_sensor", "calls_sensor", "transcript", "export_transcripts", "export_recordings", "change_agent"),
+        *("campaign_sensor", "calls_sensor", "calls_deferred", "transcript", "export_transcripts"),
+        *("export_recordings", "change_agent"),
     ),
-    "echo_401": ("bulk", "calls_sensor"),
+    "echo_401": ("bulk", "calls_sensor", "calls_deferred"),
     "refused": ("campaign", "campaign_sensor"),
-    "unreachable": ("call", "calls_sensor"),
+    "unreachable": ("call", "calls_sensor", "calls_deferred"),
 }
+#: Connections of watchers, which never fail: they say what is wrong, and try again.
+WATCHED = ("echo_400", "echo_401", "refused")
 NOTIFYING = ("echo_400", "echo_401", "echo_200", "refused")
 
 IN_FILE = _numbers(20, 20)
@@ -51,6 +54,8 @@ REJECTED_IN_FILE = _numbers(21, 4)
 IN_CONTEXT = _numbers(22, 20)
 RENDERED = _numbers(23, 10)
 ON_A_FAILING_SERVICE = _numbers(24, 10)
+# Reserved for drama by Ofcom. No notation of theirs can be told from other digits without knowing the country.
+BRITISH = tuple(f"+447700900{number}" for number in (123, 456))
 NUMBERS = {
     number: group
     for group, numbers in {
@@ -59,13 +64,16 @@ NUMBERS = {
         "number in a context": IN_CONTEXT,
         "number from a template": RENDERED,
         "number on a failing service": ON_A_FAILING_SERVICE,
+        "number of another country": BRITISH,
     }.items()
     for number in numbers
 }
 
 
 def national(number: str, between: str = " ") -> str:
-    """``06 39 98 20 01``."""
+    """``06 39 98 20 01``, ``07700 900123``."""
+    if number.startswith("+44"):
+        return f"0{number[3:7]}{between}{number[7:]}"
     digits = "0" + number.removeprefix("+33")
     return between.join(digits[at : at + 2] for at in range(0, 10, 2))
 
@@ -152,7 +160,13 @@ def write_files(folder: Path) -> None:
         head + "".join(f"{national(number)},Lucie,\n" for number in ON_A_FAILING_SERVICE)
     )
     (folder / "rendered.txt").write_text("".join(f"{national(number)}\n" for number in RENDERED))
+    (folder / "british.txt").write_text("".join(f"{national(number)}\n" for number in BRITISH))
     (folder / "rejected.txt").write_text(REJECTED_IN_FILE[0] + REJECTED_IN_FILE[1])
+
+
+def british_numbers() -> list[str]:
+    """The same of another country."""
+    return (folder() / "british.txt").read_text().split("\n")[:-1]
 
 
 def rendered_numbers() -> list[str]:

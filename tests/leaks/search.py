@@ -16,9 +16,9 @@ _WORD = re.compile(rf"""[^\s"'<>{{}}()\[\],;\\]{{{FRAGMENT},}}""")
 
 # Whatever people and programs put between the digits of a number.
 _GAP = r"(?:[ .\-()/+\u00a0\u202f]|%20|&nbsp;|\\+u00a0|\\+u202f){0,2}"
-_NATIONAL = re.compile(rf"6{_GAP}3{_GAP}9{_GAP}9{_GAP}8(?:{_GAP}\d){{4}}(?!\d)")
+_NATIONAL = re.compile(rf"(?:{_GAP.join('63998')}(?:{_GAP}\d){{4}}|{_GAP.join('7700900')}(?:{_GAP}\d){{3}})(?!\d)")
 # A number may come after its prefixes or anything else, but not in the middle of other digits.
-_BEFORE = re.compile(r"(?:^|[^\d.]|0|33\D{0,3}(?:0\D?)?)$")
+_BEFORE = re.compile(r"(?:^|[^\d.]|0|(?:33|44)\D{0,3}(?:0\D?)?)$")
 _DIGITS = re.compile(r"(?:%20|&nbsp;|u00a0|u202f|\D)+")
 
 
@@ -40,11 +40,12 @@ class Search:
     """Looks for planted things.
 
     :param secrets: names by secret.
-    :param numbers: names by number in E.164, all of them French ones that begin with ``+3363998``.
+    :param numbers: names by number in E.164, French ones that begin with ``+3363998`` and British ones with
+        ``+447700900``.
     """
 
     def __init__(self, secrets: Mapping[str, str], numbers: Mapping[str, str]) -> None:
-        self._numbers = {number.removeprefix("+33"): name for number, name in numbers.items()}
+        self._numbers = {number[3:]: name for number, name in numbers.items()}
         self._fragments = {
             form[at : at + FRAGMENT]: name
             for planted, name in [*secrets.items(), *numbers.items()]

@@ -41,6 +41,13 @@ class Echo(Listener):
     """
 
 
+def _half_escaped(text: str) -> str:
+    """JSON as libraries for Python write it, then as those for PHP and Java do."""
+    half = len(text) // 2
+    end = text[half:].replace("/", r"\/").replace("=", r"\u003d").replace("&", r"\u0026").replace("+", r"\u002B")
+    return text[:half] + end
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: Listener
 
@@ -101,6 +108,6 @@ class _SayAloud(_Handler):
             elif self.command == "GET":
                 data = data | {"content": [data], "page": 1, "totalPages": 1}
         headers = {"Content-Type": "application/json", "X-Told": credential}
-        self.write(status, json.dumps(data).encode(), headers, reason=f"{credential} is heard")
+        self.write(status, _half_escaped(json.dumps(data)).encode(), headers, reason=f"{credential} is heard")
 
     do_GET = do_POST = do_PATCH = answer

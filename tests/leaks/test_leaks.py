@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900), pytest.mark.xdist_g
 
 KEY = planted.PRIMARY
 NUMBER = planted.IN_FILE[0]
+BRITISH = planted.BRITISH[0]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_numbers_are_found_in_the_exports(found: Found) -> None:
 def test_everything_succeeds_in_both_modes_of_the_connection(found: Found) -> None:
     for dag in WORKING:
         states = {task: state for (of, task), state in found.states.items() if of == dag}
-        assert len(states) == 14
+        assert len(states) == 15
         assert set(states.values()) == {"success"}, states
     assert {"VolubileCampaignTrigger", "VolubileCallsTrigger", "VolubileFinishedCallTrigger"} <= found.triggers
 
@@ -78,8 +79,8 @@ def test_everything_fails_on_services_that_say_all_they_hear(found: Found) -> No
     for dag in FAILING:
         tasks = planted.FAILING[dag.removeprefix("fails_with_")]
         assert {(dag, task) for task in tasks} - failed <= {(dag, "transcript"), (dag, "export_transcripts")}
-    assert len([task for dag, task in failed if dag == "fails_with_echo_400"]) == 12
-    assert len([task for dag, task in failed if dag == FAULTY]) == 6
+    assert len([task for dag, task in failed if dag == "fails_with_echo_400"]) == 13
+    assert len([task for dag, task in failed if dag == FAULTY]) == 7
     said = "\n".join(found.told)
     assert all(text in said for text in (planted.PRIMARY, planted.SECONDARY, *planted.ON_A_FAILING_SERVICE))
     assert found.echoed_tokens
@@ -109,6 +110,9 @@ def test_rendered_recipients_show_how_many_and_a_masked_sample(found: Found) -> 
             "sample": [f"06 ** ** ** {number[-2:]}" for number in planted.RENDERED[1:4]],
         }
         assert found.rendered[dag, "call"]["phone"] == f"06 ** ** ** {planted.RENDERED[0][-2:]}"
+        abroad = found.rendered[dag, "abroad"]
+        assert (abroad["phone"], abroad["call_context"]) == (f"07 ** ** ** * {planted.BRITISH[0][-2:]}", "***")
+    assert found.rendered[FAULTY, "no_path"]["recipients"] == f"07 ** ** ** * {planted.BRITISH[0][-2:]}"
 
 
 def test_notifiers_call_about_what_succeeds_and_what_fails(found: Found) -> None:
@@ -156,10 +160,15 @@ def test_answers_stay_whole_when_a_key_is_too_short_to_be_told_from_words() -> N
         f"phone=%2B{NUMBER[1:]}&x",
         f"tel:{NUMBER[3:]}",
         base64.b64encode(f"to {NUMBER}".encode()).decode(),
+        BRITISH,
+        BRITISH[1:],
+        planted.national(BRITISH),
+        planted.national(BRITISH, ""),
+        f"+44 (0){BRITISH[3:7]}-{BRITISH[7:]}",
     ],
 )
 def test_a_secret_or_number_is_recognised_however_it_is_written(text: str) -> None:
-    search = Search({KEY: "key"}, {NUMBER: "number"})
+    search = Search({KEY: "key"}, {NUMBER: "number", BRITISH: "number"})
     assert {hit.what for hit in search.look("here", f'before "{text}" after')}
     assert list(search.look("there", f'{text} and "{text}"')), "also when it was seen before"
 

@@ -48,6 +48,8 @@ def dag(name: str, schedule: Any = None, **settings: Any) -> DAG:
             {"phone": phone, "note": f"or {phone}", "firstName": "Marc"} for phone in planted.rendered_numbers()[1:]
         ],
         "somebody": lambda: planted.rendered_numbers()[0],
+        "briton": lambda: planted.british_numbers()[0],
+        "another_briton": lambda: planted.british_numbers()[1],
         "no_number": (FOLDER / "rejected.txt").read_text,
     }
     native: dict[str, Any] = {"user_defined_macros": macros, "render_template_as_native_obj": True}
@@ -87,6 +89,14 @@ def works(connection: str, is_first: bool) -> None:
         **(CALLS | SOON | common),
     )
 
+    abroad = VolubileCreateCallOperator(
+        task_id="abroad",
+        phone="{{ briton() }}",
+        call_context="{{ 'or ' ~ another_briton() }}",
+        deferrable=True,
+        **(CALLS | {"default_region": "GB"} | SOON | common),
+    )
+
     @task
     def hand_over() -> str:
         token = VolubileHook(connection).issue_token(["calls:read"])
@@ -103,7 +113,7 @@ def works(connection: str, is_first: bool) -> None:
         )
 
     (
-        [campaign, bulk, call]
+        [campaign, bulk, call, abroad]
         >> EmptyOperator(task_id="over")
         >> [
             hand_over(),
@@ -151,6 +161,12 @@ for connection in planted.MODES:
     with dag(f"starts_with_{connection}", schedule=[calls]):
         EmptyOperator(task_id="heard")
 
+for connection in planted.WATCHED:
+    trigger = VolubileFinishedCallTrigger(volubile_conn_id=connection, poll_interval=1)
+    calls = Asset(f"calls_of_{connection}", watchers=[AssetWatcher(name=f"ended_{connection}", trigger=trigger)])
+    with dag(f"waits_for_{connection}", schedule=[calls]):
+        EmptyOperator(task_id="never")
+
 
 def fails(connection: str, *only: str) -> None:
     """All there is, or some of it, each for itself."""
@@ -175,6 +191,7 @@ def fails(connection: str, *only: str) -> None:
         ),
         "campaign_sensor": (VolubileCampaignSensor, soon | {"campaign": handle, "deferrable": True}),
         "calls_sensor": (VolubileCallsSensor, soon | {"calls": [UNKNOWN_ID]}),
+        "calls_deferred": (VolubileCallsSensor, soon | {"calls": [UNKNOWN_ID], "deferrable": True}),
         "transcript": (VolubileGetTranscriptOperator, {"call_id": UNKNOWN_ID, "timeout": 1, "poll_interval": 1}),
         "export_calls": (VolubileExportCallsOperator, output),
         "export_transcripts": (
@@ -204,6 +221,7 @@ with dag("fails_on_a_service_that_works"):
     known = CALLS | {"volubile_conn_id": "keys"}
     rejected = str(FOLDER / "rejected.csv")
     VolubileBulkCallsOperator(task_id="nobody_to_call", recipients=rejected, **(known | {"default_region": None}))
+    VolubileBulkCallsOperator(task_id="no_path", recipients="{{ briton() }}", **(known | {"default_region": "GB"}))
     VolubileCreateCallOperator(task_id="no_number", phone="{{ no_number() }}", **known)
     # Nobody hangs up before these end.
     VolubileBulkCallsOperator(task_id="too_long", recipients="{{ people() }}", timeout=1, **(known | SOON))

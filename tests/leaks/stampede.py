@@ -1,0 +1,57 @@
+"""How many tokens are asked for when many threads of a process need one at the same moment."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from airflow_provider_volubile.api.auth import ApiKeyPair, BearerTokens
+from airflow_provider_volubile.api.client import VolubileClient
+from airflow_provider_volubile.api.pacing import RateWindow
+from airflow_provider_volubile.simulator import Simulator
+
+THREADS = 500
+
+
+@dataclass
+class Asked:
+    """What they came to.
+
+    :param agents: how many agents each thread was told of; threads that failed are missing.
+    :param requests: what the service answered, by operation and status.
+    """
+
+    agents: list[int]
+    requests: dict[str, dict[str, int]]
+
+    @property
+    def tokens(self) -> int:
+        """Asked for."""
+        return sum(self.requests["issueToken"].values())
+
+    def report(self) -> str:
+        """The figures."""
+        refused = THREADS - len(self.agents)
+        return f"threads    {THREADS} of a process, asking at once: {self.tokens} token asked for, {refused} failed\n"
+
+
+def ask_at_once() -> Asked:
+    """Let threads ask, each with a client of its own, as tasks and triggers have."""
+    with Simulator(seed=3, limit=100_000) as simulator:
+        simulator.fault("issueToken", "delay", seconds=1, times=None)  # long enough for all to come and ask
+        credentials = BearerTokens(ApiKeyPair(simulator.primary_key, simulator.secondary_key))
+        ready = threading.Barrier(THREADS)
+        window = RateWindow()
+        agents: list[int] = []
+
+        def work() -> None:
+            with VolubileClient(simulator.url, credentials, window=window, timeout=120) as client:
+                ready.wait()
+                agents.append(len(client.list_agents().content))
+
+        threads = [threading.Thread(target=work) for _ in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return Asked(agents, simulator.request_summary())
