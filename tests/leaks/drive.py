@@ -282,11 +282,7 @@ def _notified(services: _Services) -> set[str]:
 def _watchers_that_complain(home: Path) -> set[str]:
     """Connections of watchers that said what is wrong with them."""
     said = "".join(re.findall(r"Calls cannot be followed: .*", (home / "triggerer.log").read_text()))
-    return {
-        connection
-        for connection, what in {"echo_400": "(400)", "echo_401": "'echo_401'", "refused": "'refused'"}.items()
-        if what in said
-    }
+    return {connection for connection in planted.WATCHED if f"Connection '{connection}'" in said}
 
 
 def _be_careless(airflow: LiveAirflow) -> None:

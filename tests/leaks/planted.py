@@ -45,8 +45,8 @@ FAILING = {
     "refused": ("campaign", "campaign_sensor"),
     "unreachable": ("call", "calls_sensor", "calls_deferred"),
 }
-#: Connections of watchers, which never fail: they say what is wrong, and try again.
-WATCHED = ("echo_400", "echo_401", "refused")
+#: Connections of watchers, which never fail: they say what is wrong, and try again. At once where keys are refused.
+WATCHED = ("echo_401", "refused")
 NOTIFYING = ("echo_400", "echo_401", "echo_200", "refused")
 
 IN_FILE = _numbers(20, 20)
