@@ -30,6 +30,8 @@ JOBS = {"scheduler": "SchedulerJob", "triggerer": "TriggererJob", "dag-processor
 PART_SIZE = 3
 CONFIRMATION = 4  # seconds
 CLIENT_TIMEOUT = 2  # seconds
+# A process that stood still for longer after it wrote down a request does not send it: whoever is frozen by the storm.
+SEND_WITHIN = 10.0
 HUNG = 30  # seconds without a heartbeat
 
 # Everything that notices a death does so within seconds.
@@ -91,6 +93,7 @@ class Stack(LiveAirflow):
             "CHAOS_PEOPLE": str(self.people),
             "CHAOS_TRAIL": str(self.trail),
             "CHAOS_PART_SIZE": str(PART_SIZE),
+            "CHAOS_SEND_WITHIN": str(SEND_WITHIN),
             "CHAOS_CONFIRMATION": str(CONFIRMATION),
             "PYTHONPATH": os.pathsep.join([str(HERE / "processes"), str(HERE.parents[1])]),
             # Processes are started again and again; none of them should compile anything twice.

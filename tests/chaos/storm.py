@@ -17,7 +17,7 @@ import psutil
 
 from airflow_provider_volubile.simulator import Simulator
 from tests.chaos.injections import BOUNDARIES, COMPONENTS, DEATHS, DIALLING, Injection, sequence
-from tests.chaos.stack import PART_SIZE, Postgres, Stack, Task
+from tests.chaos.stack import PART_SIZE, SEND_WITHIN, Postgres, Stack, Task
 from tests.chaos.trail import Key, read_trail
 
 KINDS = {"campaign": 7, "bulk": 7, "single": 4}  # people in each submission
@@ -313,7 +313,7 @@ class Storm:
         assert named is not None, question
         part = int(named[1] or named[2]) - 1
         senders = [a for a in read_trail(self.stack.trail) if (a.key, a.part) == (task.key, part)]
-        if any(sender.may_still_send() for sender in senders) or self._is_dialling():
+        if any(sender.may_still_send(SEND_WITHIN) for sender in senders) or self._is_dialling():
             return
         campaign_id = ""
         if name := re.search(r"campaign '([^']+)'", question):

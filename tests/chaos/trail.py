@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +50,12 @@ class Attempt:
         """Seconds; 0 if it came to no end."""
         return 0.0 if self.ended is None else self.ended - self.began
 
-    def may_still_send(self) -> bool:
-        """Whether its process lives, and has not come to the end of the request."""
-        if self.ended is not None:
+    def may_still_send(self, within: float) -> bool:
+        """Whether its process lives, and has not come to the end of the request.
+
+        :param within: so many seconds after it began it does not send any more.
+        """
+        if self.ended is not None or time.time() - self.began > within:
             return False
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(self.pid)

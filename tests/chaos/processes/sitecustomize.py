@@ -113,6 +113,7 @@ def set_boundaries(submission: Any) -> None:
 
     # Small requests, so that a submission has several.
     wire.MAX_RECIPIENTS = int(os.environ["CHAOS_PART_SIZE"])
+    dialling.SEND_WITHIN = float(os.environ["CHAOS_SEND_WITHIN"])
 
     begin = Journal.begin
 
@@ -136,10 +137,12 @@ def set_boundaries(submission: Any) -> None:
     sending: list[int] = []
     for dialler in (dialling.CampaignDialler, dialling.BulkDialler, dialling.SingleDialler):
 
-        def send(self: Any, number: int, part: Any, original: Any = dialler.send) -> Sequence[str]:
+        def send(
+            self: Any, number: int, part: Any, *, not_after: float, original: Any = dialler.send
+        ) -> Sequence[str]:
             sending.append(number)
             try:
-                ids: Sequence[str] = original(self, number, part)
+                ids: Sequence[str] = original(self, number, part, not_after=not_after)
             except BaseException as error:
                 witness(number, type(error).__name__)
                 raise
