@@ -137,9 +137,7 @@ def set_boundaries(submission: Any) -> None:
     sending: list[int] = []
     for dialler in (dialling.CampaignDialler, dialling.BulkDialler, dialling.SingleDialler):
 
-        def send(
-            self: Any, number: int, part: Any, *, not_after: float, original: Any = dialler.send
-        ) -> Sequence[str]:
+        def send(self: Any, number: int, part: Any, *, not_after: float, original: Any = dialler.send) -> Sequence[str]:
             sending.append(number)
             try:
                 ids: Sequence[str] = original(self, number, part, not_after=not_after)
