@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
@@ -65,6 +65,7 @@ class Found:
     :param count: how much was searched.
     :param states: of every task, by Dag and task.
     :param triggers: classes of the triggers that were in the database while tasks waited.
+    :param watchers: connections whose watchers said what is wrong with them.
     :param told: what the failing services were told.
     :param notified: the Dags about which a notifier tried to call somebody.
     :param tokens: those that went over the wire.
@@ -76,6 +77,7 @@ class Found:
     count: Counter[str] = field(default_factory=Counter)
     states: dict[tuple[str, str], str] = field(default_factory=dict)
     triggers: set[str] = field(default_factory=set)
+    watchers: set[str] = field(default_factory=set)
     told: list[str] = field(default_factory=list)
     notified: set[str] = field(default_factory=set)
     tokens: list[str] = field(default_factory=list)
@@ -229,7 +231,7 @@ def _drive(airflow: LiveAirflow, services: _Services, people: Path, found: Found
     def reached(tasks: Iterable[tuple[str, str]], *wanted: str) -> bool:
         found.states = _states(database)
         reached = {found.states.get(task) for task in tasks}
-        assert reached <= {*wanted, *UNFINISHED}, reached
+        assert reached <= {*wanted, *UNFINISHED}, {task: found.states.get(task) for task in tasks}
         return reached <= set(wanted)
 
     for connection in services.connections():
@@ -249,7 +251,9 @@ def _drive(airflow: LiveAirflow, services: _Services, people: Path, found: Found
     with closing(sqlite3.connect(database)) as live, closing(sqlite3.connect(people.parent / "waiting.db")) as copy:
         live.backup(copy)
         found.triggers = {name.rpartition(".")[2] for (name,) in copy.execute("SELECT classpath FROM trigger")}
-    airflow.wait_until(lambda: _watchers_that_complain(airflow.home) >= set(planted.WATCHED), 120)
+    with suppress(TimeoutError):  # which the test tells, once everything is searched
+        airflow.wait_until(lambda: _watchers_that_complain(airflow.home) >= set(planted.WATCHED), 45)
+    found.watchers = _watchers_that_complain(airflow.home)
     (people / "looked_at").touch()
     stopped = f"/dags/{FAULTY}/dagRuns/{runs[FAULTY]}/taskInstances/stopped"
     airflow.api("PATCH", stopped, json={"new_state": "failed"})

@@ -74,6 +74,10 @@ def test_ended_calls_start_dags_in_both_modes(found: Found) -> None:
     assert {("starts_with_keys", "heard"), ("starts_with_tokens", "heard")} <= found.states.keys()
 
 
+def test_watchers_say_what_is_wrong_and_go_on(found: Found) -> None:
+    assert found.watchers == set(planted.WATCHED)
+
+
 def test_everything_fails_on_services_that_say_all_they_hear(found: Found) -> None:
     failed = {(dag, task) for (dag, task), state in found.states.items() if state == "failed"}
     for dag in FAILING:

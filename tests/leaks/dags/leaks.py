@@ -230,7 +230,7 @@ with dag("fails_on_a_service_that_works"):
         recipients=str(FOLDER / "people.csv"),
         deferrable=True,
         volubile_conn_id="keys",
-        **(CAMPAIGN | SOON),
+        **(CAMPAIGN | SOON | AGAIN),
     )
 
 
