@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
-from statistics import median
+from statistics import fmean
 from typing import TypeVar
 
-from airflow_provider_volubile.api.pacing import LENGTH, LIMIT
+from airflow_provider_volubile.api.pacing import LENGTH, LIMIT, this_thread
 from airflow_provider_volubile.exceptions import (
     VolubileAuthError,
     VolubileError,
@@ -37,8 +37,9 @@ def fetch_all(
     """Fetch items in parallel, in the order in which they are done.
 
     The rate window allows about seven requests per second; using it up takes that rate times the latency
-    requests at a time (Little's law): one thread while answers take 150 ms, seven when they take a second.
-    Items are taken, and results kept, only as far as they are being worked on.
+    requests at a time (Little's law): one while answers take 150 ms, seven when they take a second; and one more
+    for the result that the caller is busy with. Whoever shares the window needs fewer. Items are taken, and
+    results kept, only as far as they are being worked on.
 
     :param fetch: called with an item in a thread of its own; the client paces its requests.
     :param failures_in_a_row: so many items that could not be had mean that the service is down.
@@ -46,23 +47,34 @@ def fetch_all(
     :raises VolubileError: an error that concerns everyone: refused credentials, or a service that is down.
     """
     latencies: deque[float] = deque(maxlen=32)
+    rate = LIMIT / LENGTH
 
     def timed(item: ItemT) -> ResultT:
+        nonlocal rate
+        this_thread.begin()
         start = time.monotonic()
         try:
             return fetch(item)
         finally:
-            latencies.append(time.monotonic() - start)
+            # More threads would not end a wait for the window, they would wait as well.
+            worked = time.monotonic() - start - this_thread.waited
+            latencies.append(max(0.0, worked) / max(1, this_thread.requests))
+            rate = this_thread.rate or rate
 
     remaining = iter(items)
     running: dict[Future[ResultT], ItemT] = {}
     failures = 0
     pool = ThreadPoolExecutor(most_workers, thread_name_prefix="volubile-fetch")
+
+    def submit(most: int) -> None:
+        at_work = sum(not future.done() for future in running)
+        room = min(most - len(running), requests_at_a_time(latencies, rate) - at_work)
+        for item in islice(remaining, max(room, 0)):
+            running[pool.submit(timed, item)] = item
+
     try:
         while True:
-            room = min(most_workers, requests_at_a_time(latencies)) - len(running)
-            for item in islice(remaining, max(room, 0)):
-                running[pool.submit(timed, item)] = item
+            submit(most_workers)
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -80,12 +92,17 @@ def fetch_all(
                 except VolubileError as error:
                     failures = 0
                     result = error
+                submit(most_workers - 1)  # the caller is busy with one, for who knows how long
                 yield item, result
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def requests_at_a_time(latencies: Iterable[float]) -> int:
-    """How many requests at a time fill the window. The median: a few long waits for a window say nothing."""
+def requests_at_a_time(latencies: Iterable[float], rate: float) -> int:
+    """How many requests at a time fill the window: one at first, and one more for each answer until there are enough.
+
+    :param latencies: recent ones, in seconds. Their mean counts: what is slow now and then keeps a thread, too.
+    :param rate: requests per second.
+    """
     known = list(latencies)
-    return max(1, math.ceil(median(known) * LIMIT / LENGTH)) if known else 1
+    return min(len(known), math.ceil(fmean(known) * rate)) + 1 if known else 1

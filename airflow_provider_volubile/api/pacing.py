@@ -134,14 +134,14 @@ class _ThisThread(threading.local):
     def begin(self) -> None:
         """Count anew."""
         self.requests = 0
-        self.waited = 0.0  # seconds for windows, and for whatever a 429 told to wait
+        self.waited = 0.0  # seconds for windows, and between attempts
         self.rate: float | None = None  # requests per second that the window grants this process; None before any
-        self.refused_at: float | None = None  # whatever follows a 429 is waiting
+        self.failed_at: float | None = None  # whatever follows, until the next attempt, is waiting
 
     def sends(self, begun: float, now: float, rate: float) -> None:
         """Count a request, and what it waited for."""
-        if self.refused_at is not None:
-            begun, self.refused_at = self.refused_at, None
+        if self.failed_at is not None:
+            begun, self.failed_at = self.failed_at, None
         self.requests += 1
         self.waited += max(0.0, now - begun)
         self.rate = rate
@@ -336,7 +336,7 @@ class RateWindow:
         limit, left = _count(headers, "X-RateLimit-Limit"), _count(headers, "X-RateLimit-Remaining")
         if limit == 0:
             limit = left = None  # no limit that an answer can come under
-        this_thread.refused_at = received_at if status == 429 else None
+        this_thread.failed_at = received_at if status == 429 or status >= 500 else None
         with self._changed:
             now = self._now()
             self._ended()
@@ -365,6 +365,7 @@ class RateWindow:
     def abandon(self) -> None:
         """Count an acquired request that got no answer as spent until the next window."""
         with self._changed:
+            this_thread.failed_at = self._now()
             self._ended()
             self._lost += 1
 

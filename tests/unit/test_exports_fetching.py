@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import SimpleNamespace
 
 import pytest
 
+from airflow_provider_volubile import fetching
+from airflow_provider_volubile.api.pacing import RateWindow
 from airflow_provider_volubile.exceptions import (
     VolubileAuthError,
     VolubileNotFound,
@@ -14,6 +20,7 @@ from airflow_provider_volubile.exceptions import (
     VolubileUnavailable,
 )
 from airflow_provider_volubile.fetching import FAILURES_IN_A_ROW, fetch_all, requests_at_a_time
+from tests.benchmarks.pacing_world import Server, World
 
 
 class Service:
@@ -42,11 +49,166 @@ def test_every_item_comes_back_once_with_its_result():
 
 @pytest.mark.parametrize(
     ("latencies", "requests"),
-    [([], 1), ([0.02, 0.03], 1), ([0.15], 1), ([0.5], 4), ([1.0], 7), ([0.1] * 20 + [15.0] * 5, 1)],
+    [
+        ([], 1),
+        ([0.02, 0.03], 2),
+        ([0.15] * 9, 2),
+        ([0.5] * 9, 5),
+        ([1.0] * 9, 8),
+        ([1.0] * 3, 4),
+        ([0.1] * 9 + [2.0], 3),
+    ],
 )
 def test_as_many_requests_as_fill_the_window_at_that_latency(latencies, requests):
-    """100 requests per 15 s; a few waits for the next window say nothing about the latency."""
-    assert requests_at_a_time(latencies) == requests
+    """100 requests per 15 s. Few answers tell little: at first one more for each."""
+    assert requests_at_a_time(latencies, 100 / 15) == requests
+
+
+def test_a_larger_window_takes_more():
+    assert requests_at_a_time([0.15] * 32, 1_000 / 15) == 11
+
+
+class Simulation:
+    """Exports in virtual time: their threads, the window and the server; a test is over in no time."""
+
+    def __init__(self, monkeypatch, **server):
+        self.world = World()
+        self.server = Server(self.world, phase=4.0, **server)
+        self.random = random.Random(1)
+        self.bed = set()
+        self.exports = []
+        monkeypatch.setattr(fetching, "time", SimpleNamespace(monotonic=self.world.clock))
+        monkeypatch.setattr(fetching, "ThreadPoolExecutor", lambda *args, **options: self)
+        monkeypatch.setattr(fetching, "wait", self.wait)
+
+    def sleep(self, seconds):
+        self.world.sleep(seconds, self.bed)
+
+    def submit(self, work, item):
+        future = Future()
+
+        def run():
+            future.set_result(work(item))
+            self.world.wake(self.bed)
+
+        self.world.start(run)
+        return future
+
+    def shutdown(self, **options):
+        pass
+
+    def wait(self, futures, **options):
+        while not (done := {future for future in futures if future.done()}):
+            self.sleep(60)
+        return SimpleNamespace(done=done)
+
+    def export(self, items: int, latency: Callable[[], float], *, busy: float = 0.0, **options: int):
+        """Begin one; what becomes of it stands in the answer."""
+        seen = SimpleNamespace(most=0, most_held=0, done=0, refused=0)
+        self.exports.append(seen)
+        window = RateWindow(clock=self.world.clock, sleep=self.sleep, rng=random.Random(len(self.exports)))
+        at_work = held = 0
+
+        def fetch(item):
+            nonlocal at_work, held
+            at_work, held = at_work + 1, held + 1
+            seen.most, seen.most_held = max(seen.most, at_work), max(seen.most_held, held)
+            status = 429
+            while status == 429:
+                window.acquire()
+                self.world.wake(self.bed)
+                sent_at = self.world.now
+                self.world.sleep(latency())
+                status, headers = self.server.ask()
+                window.observe(status, headers, sent_at=sent_at, received_at=self.world.now)
+                self.world.wake(self.bed)
+                if status == 429:
+                    seen.refused += 1
+                    self.world.sleep(float(headers["Retry-After"]))
+            at_work -= 1
+            return item
+
+        def consume():
+            nonlocal held
+            for _ in fetch_all(fetch, range(items), **options):
+                self.world.sleep(busy)
+                held -= 1
+                seen.done += 1
+
+        self.world.start(consume)
+        return seen
+
+    def used(self):
+        """The share of all full windows that was used."""
+        full = range(min(self.server.served) + 2, max(self.server.served))
+        return sum(self.server.served.get(number, 0) for number in full) / len(full) / self.server.limit
+
+
+@pytest.mark.parametrize(
+    ("slow", "busy", "most"), [(0.0, 0.0, 2), (0.0, 0.1, 2), (0.1, 0.0, 6), (0.2, 0.0, 8), (0.2, 0.14, 8)]
+)
+def test_an_export_fills_the_window_whatever_some_answers_and_their_use_take(monkeypatch, slow, busy, most):
+    simulation = Simulation(monkeypatch)
+    seen = simulation.export(1_000, lambda: 2.0 if simulation.random.random() < slow else 0.135, busy=busy)
+    simulation.world.run()
+    assert seen.done == 1_000
+    assert simulation.used() >= 0.97
+    assert seen.most <= most
+
+
+def test_a_limit_that_the_server_tells_is_filled_as_well(monkeypatch):
+    simulation = Simulation(monkeypatch, limit=1_000)
+    seen = simulation.export(6_000, lambda: 0.135)
+    simulation.world.run()
+    assert simulation.used() >= 0.97
+    assert seen.most == 10
+
+
+@pytest.mark.parametrize(("latency", "most"), [(0.03, 2), (1.0, 4)])
+def test_exports_that_share_a_window_fill_it_with_few_threads_each(monkeypatch, latency, most):
+    """Most of the time they wait for the window, which more threads would not end. One alone needs 8 for the second."""
+    simulation = Simulation(monkeypatch)
+    exports = [simulation.export(120, lambda: latency * simulation.random.uniform(0.7, 1.3)) for _ in range(8)]
+    simulation.world.run()
+    assert simulation.used() >= 0.95
+    assert max(seen.most for seen in exports) <= most
+    assert sum(seen.refused for seen in exports) <= 20
+
+
+def test_a_pause_after_a_refusal_takes_no_threads(monkeypatch):
+    """Somebody else uses up nearly everything: threads that are told to wait do not call for more."""
+    simulation = Simulation(monkeypatch)
+
+    def greedy():
+        while simulation.world.now < 1_600:
+            for _ in range(95):
+                simulation.server.ask()
+            simulation.world.sleep(1)
+
+    simulation.world.start(greedy)
+    seen = simulation.export(150, lambda: 0.1)
+    simulation.world.run()
+    assert seen.done == 150
+    assert seen.most <= 2
+
+
+def test_what_is_fetched_and_not_yet_used_counts(monkeypatch):
+    """A recording takes its length on disk until it is stored: as many as allowed, with the one being stored."""
+    simulation = Simulation(monkeypatch)
+    seen = simulation.export(100, lambda: 1.0, busy=3.0, most_workers=4)
+    simulation.world.run()
+    assert seen.most_held == 4
+
+
+def test_the_next_items_are_asked_for_while_a_result_is_in_use():
+    service = Service()
+    results = fetch_all(service, range(10))
+    next(results)
+    deadline = time.monotonic() + 60
+    while len(service.asked) < 3 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert len(service.asked) == 3
+    results.close()
 
 
 def test_slow_answers_are_asked_for_in_parallel():
