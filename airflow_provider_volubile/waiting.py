@@ -226,7 +226,7 @@ class _Look:
         for group, error in self.failed:
             log.warning("Volubile could not be asked for %s, while others were answered: %s", group.what, error)
             for watch in group.watches:
-                if self._lasts(error, since=watch.unanswered[group.what]):
+                if self._lasts(error, since=watch.unanswered.get(group.what, self.began)):
                     watch.error = as_volubile_error(error)
         return Round(self.requests, self.moved, self.depths)
 

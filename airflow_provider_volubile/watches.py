@@ -201,6 +201,7 @@ class CampaignWatch(FilteredWatch):
         if ours and (at == BEGINNING or at >= self.since):
             if call.id not in self._attempts:
                 self._has_news = True
+                self.unanswered.clear()  # its status is not asked for now, and may be answered next time
                 if self.status == "PAUSED":  # it may have been resumed
                     self.status = None
             super().see(call, now)

@@ -234,7 +234,8 @@ class _Board:
         #: By account, and also by the connections that led there last.
         self.polls: dict[str, SharedPoll] = {}
         #: By connection: until when it is remembered, and of which account it is.
-        self.accounts: dict[str, tuple[float, asyncio.Future[str]]] = {}
+        self.accounts: dict[str, tuple[float, str]] = {}
+        self.reading: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         #: By account.
         self.connections: dict[str, dict[str, None]] = defaultdict(dict)
 
@@ -248,13 +249,13 @@ async def poll_of(volubile_conn_id: str) -> SharedPoll:
     Connections of one account share its rate window, and so its poll. One that cannot be read gets a poll of its own,
     which goes on trying.
     """
-    loop = asyncio.get_running_loop()
-    board = _boards.setdefault(loop, _Board())
-    until, read = board.accounts.get(volubile_conn_id) or (-inf, None)
-    if read is None or monotonic() > until:
-        read = loop.run_in_executor(_threads, _account, volubile_conn_id)
-        board.accounts[volubile_conn_id] = monotonic() + ACCOUNT_KEPT, read
-    account = await asyncio.shield(read)
+    board = _boards.setdefault(asyncio.get_running_loop(), _Board())
+    # One reads, and those who waited go on one by one: thousands at once would hold the event loop up.
+    async with board.reading[volubile_conn_id]:
+        until, account = board.accounts.get(volubile_conn_id, (-inf, ""))
+        if monotonic() > until:
+            account = await in_thread(partial(_account, volubile_conn_id))
+            board.accounts[volubile_conn_id] = monotonic() + ACCOUNT_KEPT, account
     connections = board.connections[account]
     connections[volubile_conn_id] = None
     poll = shared_poll(account, partial(_client, account, connections))

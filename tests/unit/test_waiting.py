@@ -437,6 +437,18 @@ def test_a_fault_that_passes_is_forgotten() -> None:
     assert watches[0].error is None
 
 
+def test_a_status_that_failed_before_a_campaign_went_on_does_not_count_any_more() -> None:
+    service = Service({"Tyres": ["1"]})
+    watch = campaign_watch("Tyres", 2, id="id")
+    service.status["1"] = "COMPLETED"
+    service.broken["campaign"] = VolubileUnavailable("500")
+    service.look([watch], patience=PATIENT)
+    assert watch.unanswered
+    service.calls.insert(0, ("Tyres", "2"))
+    service.look([watch], patience=PATIENT)
+    assert not watch.unanswered
+
+
 def test_keys_revoked_during_a_round_are_tried_once_more() -> None:
     service = Service({})
     watches = tasks(service, 2, 1)
