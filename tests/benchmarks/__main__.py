@@ -1,7 +1,9 @@
 """``make bench``: one command, one table and a plot, every figure beside its rival in the same run.
 
-Windows and intervals are ten times shorter than in earnest (100 requests per 1.5 s); ``--full`` measures the use of the
-window at its full length, too. The table goes to ``docs/_static/benchmarks.csv``, the plot to ``docs/img/``.
+Windows and intervals are ten times shorter than in earnest (100 requests per 1.5 s) where the table does not say
+otherwise. ``--full`` measures the use of windows of full length as well, into a table of its own, which later runs
+without it leave alone. The tables go to ``docs/_static``, the plot to ``docs/img``. The exit status is 1 when something
+was not reached.
 """
 
 from __future__ import annotations
@@ -12,18 +14,21 @@ import os
 import platform
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="volubile-bench-"))
-os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "CRITICAL")  # rivals complain of every 429
 
+from airflow_provider_volubile.api.pacing import LENGTH
 from airflow_provider_volubile.simulator import Simulator
 from tests.benchmarks import detection, overhead, pacing_processes, triggerer, triggerer_process
+from tests.benchmarks.detection import DEFAULT_INTERVAL, OURS, POLL_INTERVAL, RIVALS_INTERVAL
 
 DOCS = Path(__file__).parents[2] / "docs"
 SCALE = 10
+POLLED = 200  # sensors whose requests are counted
 
 
 @dataclass(frozen=True)
@@ -42,149 +47,289 @@ class Row:
     reached: bool | None
 
 
+class Table:
+    """Rows that are printed as they come.
+
+    :param name: of the files in ``docs/_static``.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.rows: list[Row] = []
+        self._show(Row("Measure", "This provider", "Beside it", "Ratio", "Must reach", None))
+
+    def add(
+        self, measure: str, ours: str, rival: str, ratio: str = "", must: str = "", *, reached: bool | None = None
+    ) -> None:
+        self.rows.append(Row(measure, ours, rival, ratio, must, reached))
+        self._show(self.rows[-1])
+
+    def _show(self, row: Row) -> None:
+        said = {True: "yes", False: "NO", None: ""}[row.reached]
+        print(f"{row.measure:<62} {row.ours:<32} {row.rival:<52} {row.ratio:<9} {row.must:<16} {said}", flush=True)
+
+    @property
+    def missed(self) -> list[str]:
+        return [row.measure for row in self.rows if row.reached is False]
+
+    def write(self) -> None:
+        with (DOCS / "_static" / f"{self.name}.csv").open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(["Measure", "This provider", "Beside it", "Ratio", "Must reach", "Reached"])
+            for row in self.rows:
+                table.writerow([*astuple(row)[:-1], {True: "yes", False: "no", None: ""}[row.reached]])
+        machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+        (DOCS / "_static" / f"{self.name}.txt").write_text(
+            f"Measured on {datetime.now(UTC):%Y-%m-%d} on {machine}.\n", encoding="utf-8"
+        )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
     parser.add_argument("--full", action="store_true", help="also with windows of 15 s (ten minutes more)")
     full = parser.parse_args().full
-    rows: list[Row] = []
+    tables = [Table("benchmarks")]
+    (table,) = tables
+    rounds(table)
+    requests(table)
+    shares(table, LENGTH / SCALE)
+    noticing(table)
+    loop(table)
+    real_triggerer(table)
+    imports(table)
+    table.write()
+    if full:
+        tables.append(full_length())
+    missed = [measure for table in tables for measure in table.missed]
+    print("\nAll reached." if not missed else "\nNot reached: " + "; ".join(missed))
+    return 1 if missed else 0
 
-    def add(*values: object) -> None:
-        row = Row(*values)  # type: ignore[arg-type]
-        rows.append(row)
-        print(f"{row.measure:<58} {row.ours:<26} {row.rival:<40} {row.ratio:<9} {row.must}", flush=True)
 
-    print(f"{'measure':<58} {'this provider':<26} {'beside it':<40} {'ratio':<9} must")
+def full_length() -> Table:
+    """Measure the use of windows of full length, and write that down."""
+    table = Table("benchmarks_full")
+    shares(table, LENGTH)
+    table.write()
+    return table
+
+
+def rounds(table: Table, calls: int = 10_000) -> None:
     with Simulator() as simulator:
-        for tasks in (1, 5000):
-            cost = detection.cost_of_a_round(simulator, 10_000, tasks)
-            add(
-                f"requests per poll round, 10,000 calls, {tasks:,} tasks",
-                f"{cost:.1f}",
-                "10000 (one poll per call)",
-                f"{10_000 / cost:.0f} ×",
-                "≤ 101",
-                cost <= 101,
+        polls = detection.cost_of_polls(simulator, POLLED)
+        for waits, who in (
+            (detection.calls_in_flight(simulator, calls, 1), "1 task"),
+            (detection.calls_in_flight(simulator, calls, calls // 2), f"{calls // 2:,} tasks"),
+            (detection.campaign_in_flight(simulator, calls), f"1 task, {calls // detection.PEOPLE} campaigns"),
+        ):
+            costs = detection.cost_of_rounds(simulator, waits)
+            theirs = calls * polls / POLLED
+            table.add(
+                f"requests per poll round, {calls:,} calls, {who}",
+                f"{costs[-1]} (the first rounds: {', '.join(map(str, costs[:-1]))})",
+                f"{theirs:.0f} (computed: {polls} for {POLLED} HttpSensors)",
+                f"{theirs / costs[-1]:.0f} ×",
+                f"≤ {-(-calls // 100) + 1}",
+                reached=costs[-1] <= -(-calls // 100) + 1,
             )
+
+
+def requests(table: Table) -> None:
+    with Simulator() as simulator:
         bare, client = overhead.of_the_client(simulator)
-        add(
-            "processor time of a request",
-            f"{client * 1e6:.0f} µs",
-            f"{bare * 1e6:.0f} µs (requests)",
-            f"{client / bare:.2f} ×",
-            "≤ 1.3 ×",
-            client <= 1.3 * bare,
-        )
-    for length in (15 / SCALE, *((15.0,) if full else ())):
-        one = pacing_processes.measure(processes=1, work=2000, length=length)
-        add(
-            f"share of the window, 2,000 transcripts, 1 process, {length:g} s",
-            f"{one.used:.1%}",
-            "100 % (the window itself)",
-            f"{one.used:.3f}",
-            "≥ 97 %",
-            one.used >= 0.97,
-        )
-        eight = pacing_processes.measure(processes=8, work=250, length=length)
-        add(
-            f"the same with 8 processes at once, {length:g} s",
-            f"{eight.used:.1%}",
-            "100 % (the window itself)",
-            f"{eight.used:.3f}",
-            "≥ 95 %",
-            eight.used >= 0.95,
-        )
-        add("… refused (429)", f"{eight.refused:.2%}", "", "", "≤ 1 %", eight.refused <= 0.01)
-        add("… slowest over fastest process", f"{eight.spread:.2f} ×", "", "", "≤ 1.5 ×", eight.spread <= 1.5)
-    runs = detection.compare(scale=SCALE)
-    detected = {who: ordered[len(ordered) // 2] for who, ordered in runs.items()}
-    soon = detected["this provider, a task per call"].all_after
-    for who, found in detected.items():
-        if who.startswith("this"):
-            add(
-                f"1,000 ended calls all noticed: {who.removeprefix('this provider, ')}",
-                f"{found.all_after:.2f} s",
-                f"{runs[who][-1].all_after:.2f} s (the latest of {len(runs[who])}; this is the median)",
-                "",
-                "",
-                None,
-            )
-        else:
-            add(
-                f"… {who}",
-                f"{soon:.2f} s",
-                f"{found.all_after:.1f} s, {found.refused / found.requests:.0%} refused",
-                f"{found.all_after / soon:.0f} ×",
-                "≥ 20 × sooner" if who.endswith("HttpSensor per call") else "",
-                found.all_after >= 20 * soon if who.endswith("HttpSensor per call") else None,
-            )
-    with Simulator() as simulator:
-        health = triggerer.measure(simulator)
-    add(
-        "10,000 triggers: longest the event loop is held up",
-        f"{health.longest_block * 1000:.0f} ms",
-        f"{health.longest_collection * 1000:.0f} ms (Python's garbage collector)",
-        "",
-        "≤ 50 ms",
-        health.longest_block <= 0.05,
+    table.add(
+        "processor time of a request",
+        f"{client * 1e6:.0f} µs",
+        f"{bare * 1e6:.0f} µs (requests)",
+        f"{client / bare:.2f} ×",
+        "≤ 1.3 ×",
+        reached=client <= 1.3 * bare,
     )
-    add("… memory of a waiting trigger", f"{health.memory / 1024:.1f} KiB", "", "", "", None)
-    add("… from the end of all calls to the last resumed", f"{health.lag:.0f} s", "", "", "", None)
+
+
+def shares(table: Table, length: float, transcripts: int = 2000) -> None:
+    """One process and eight, beside plain loops that do the same."""
+    (one, plain), (eight, plains) = (
+        pacing_processes.both(processes=processes, work=transcripts // processes, length=length) for processes in (1, 8)
+    )
+
+    def used(share: pacing_processes.Share) -> str:
+        return f"{share.used:.1%} ({share.speed:.1%} of its speed)"
+
+    def of_loops(what: str) -> str:
+        return f"{what} (requests in a loop)"
+
+    table.add(
+        f"share of windows of {length:g} s, {transcripts:,} transcripts, 1 process",
+        used(one),
+        of_loops(used(plain)),
+        f"{one.used / plain.used:.2f} ×",
+        "≥ 97 %",
+        reached=one.used >= 0.97,
+    )
+    table.add("… refused (429)", f"{one.refused:.2%}", of_loops(f"{plain.refused:.2%}"))
+    table.add(
+        f"the same, windows of {length:g} s, with 8 processes at once",
+        used(eight),
+        of_loops(used(plains)),
+        f"{eight.used / plains.used:.2f} ×",
+        "≥ 95 %",
+        reached=eight.used >= 0.95,
+    )
+    table.add(
+        "… refused (429)",
+        f"{eight.refused:.2%}",
+        of_loops(f"{plains.refused:.2%}"),
+        f"{eight.refused / plains.refused:.2f} ×" if plains.refused else "",
+        "≤ 1 %",
+        reached=eight.refused <= 0.01,
+    )
+    table.add(
+        "… slowest over fastest process",
+        f"{eight.spread:.2f} ×",
+        of_loops(f"{plains.spread:.2f} ×"),
+        "",
+        "≤ 1.5 ×",
+        reached=eight.spread <= 1.5,
+    )
+    failed, theirs = [*one.failed, *eight.failed], [*plain.failed, *plains.failed]
+    table.add(
+        "… failed tasks of all 9",
+        "; ".join([str(len(failed)), *failed]),
+        of_loops("; ".join([str(len(theirs)), *theirs])),
+        "",
+        "0",
+        reached=not failed,
+    )
+
+
+def noticing(table: Table, calls: int = 1000) -> None:
+    runs = detection.compare(calls=calls, scale=SCALE)
+    middle = {key: ordered[len(ordered) // 2] for key, ordered in runs.items()}
+    for (who, interval), found in runs.items():
+        if who in OURS:
+            table.add(
+                f"{calls:,} ended calls all noticed: {who}, {_every(interval)}",
+                f"{middle[who, interval].all_after:.2f} s",
+                f"{found[-1].all_after:.2f} s (the latest of {len(found)}; this is the median)",
+            )
+    soon, usual = (middle["a task per call", interval].all_after for interval in (POLL_INTERVAL, DEFAULT_INTERVAL))
+    for who in ("HttpSensor per call", "deferred HttpSensor per call"):
+        both = [(middle[who, interval], interval) for interval in (POLL_INTERVAL, RIVALS_INTERVAL)]
+        best, interval = min(both, key=lambda found: found[0].all_after)
+        table.add(
+            f"… {who}, the better of every {POLL_INTERVAL} and {RIVALS_INTERVAL} s",
+            f"{soon:.2f} s ({_every(POLL_INTERVAL)})",
+            f"{best.all_after:.1f} s, {best.refused / best.requests:.0%} refused ({_every(interval)})",
+            f"{best.all_after / soon:.0f} ×",
+            "≥ 20 × sooner",
+            reached=best.all_after >= 20 * soon,
+        )
+        default = middle[who, RIVALS_INTERVAL]
+        table.add(
+            f"… {who}, both with their defaults",
+            f"{usual:.2f} s ({_every(DEFAULT_INTERVAL)})",
+            f"{default.all_after:.1f} s, {default.refused / default.requests:.0%} refused ({_every(RIVALS_INTERVAL)})",
+            f"{default.all_after / usual:.0f} ×",
+        )
+    plain = middle["requests in a loop", DEFAULT_INTERVAL]
+    table.add(
+        "… requests in a loop",
+        f"{soon:.2f} s ({_every(POLL_INTERVAL)})",
+        f"{plain.all_after:.1f} s, {plain.refused / plain.requests:.0%} refused",
+        f"{plain.all_after / soon:.0f} ×",
+    )
+    plot(
+        {
+            f"{'this provider, ' if who in OURS else ''}{who}, {_every(interval)}": found
+            for (who, interval), found in middle.items()
+        }
+    )
+
+
+def _every(interval: int) -> str:
+    return f"every {interval} s"
+
+
+def loop(table: Table, tasks: int = 10_000) -> None:
+    theirs = triggerer.of_airflow(tasks)
+    with Simulator() as simulator:
+        ours, lag = triggerer.of_ours(simulator, tasks)
+    table.add(
+        f"{tasks:,} triggers start, wait and fire: longest hold-up",
+        _hold_up(ours.longest, ours.longest_collection),
+        f"{_hold_up(theirs.longest, theirs.longest_collection)} (DateTimeTrigger)",
+        f"{ours.longest / theirs.longest:.2f} ×",
+        "≤ 50 ms",
+        reached=ours.longest <= 0.05,
+    )
+    table.add(
+        "… memory of a waiting trigger",
+        f"{ours.memory / 1024:.1f} KiB",
+        f"{theirs.memory / 1024:.1f} KiB (DateTimeTrigger)",
+    )
+    must = lag.interval + lag.own
+    table.add(
+        "… from the end of all calls to the last resumed, windows of 15 s",
+        f"{lag.seconds:.1f} s",
+        f"{must:.1f} s ({lag.interval:g} s poll interval, {lag.own:.1f} s to read {tasks:,} calls and tell)",
+        "",
+        "≤ that",
+        reached=lag.seconds <= must,
+    )
+
+
+def real_triggerer(table: Table) -> None:
     with Simulator() as simulator:
         waiting = triggerer_process.measure(simulator)
     theirs, ours = waiting["airflow"], waiting["volubile"]
-    add(
+    table.add(
         "10,000 tasks wait in a real triggerer: longest hold-up",
-        f"{ours.longest * 1000:.0f} ms",
-        f"{theirs.longest * 1000:.0f} ms (DateTimeTrigger)",
-        "",
+        _hold_up(ours.longest, ours.longest_collection),
+        f"{_hold_up(theirs.longest, theirs.longest_collection)} (DateTimeTrigger)",
+        f"{ours.longest / theirs.longest:.2f} ×",
         "≤ 50 ms",
-        ours.longest <= 0.05,
+        reached=ours.longest <= 0.05,
     )
-    add("… share of a core", f"{ours.processor:.0%}", f"{theirs.processor:.0%} (DateTimeTrigger)", "", "", None)
-    add(
+    table.add("… share of a core", f"{ours.processor:.0%}", f"{theirs.processor:.0%} (DateTimeTrigger)")
+    table.add(
         "… memory of the process",
         f"{ours.memory / 2**20:.0f} MiB",
         f"{theirs.memory / 2**20:.0f} MiB (DateTimeTrigger)",
-        "",
-        "",
-        None,
     )
+
+
+def _hold_up(longest: float, collection: float) -> str:
+    return f"{longest * 1000:.0f} ms; collecting garbage {collection * 1000:.0f} ms"
+
+
+def imports(table: Table) -> None:
     with tempfile.TemporaryDirectory() as folder:
         parsing = overhead.of_parsing(Path(folder))
+        info, their_info = overhead.of_provider_info(Path(folder))
     (standard, standard_whole), (volubile, volubile_whole) = parsing["standard"], parsing["volubile"]
-    add(
+    table.add(
         "parsing the example Dag, whole process",
         f"{volubile_whole:.2f} s",
         f"{standard_whole:.2f} s (standard operators)",
         f"{volubile_whole / standard_whole:.2f} ×",
         "≤ 1.2 ×",
-        volubile_whole <= 1.2 * standard_whole,
+        reached=volubile_whole <= 1.2 * standard_whole,
     )
-    add(
+    table.add(
         "… with Airflow already loaded",
         f"{volubile * 1000:.0f} ms",
         f"{standard * 1000:.0f} ms (standard operators)",
         f"{volubile / standard:.2f} ×",
         "≤ 1.2 ×",
-        volubile <= 1.2 * standard,
+        reached=volubile <= 1.2 * standard,
     )
-    write(rows)
-    plot(detected)
-    missed = [row.measure for row in rows if row.reached is False]
-    print("\nAll reached." if not missed else "\nNot reached: " + "; ".join(missed))
-    return 0
-
-
-def write(rows: list[Row]) -> None:
-    with (DOCS / "_static" / "benchmarks.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["Measure", "This provider", "Beside it", "Ratio", "Must reach", "Reached"])
-        for row in rows:
-            reached = {True: "yes", False: "no", None: ""}[row.reached]
-            table.writerow([row.measure, row.ours, row.rival, row.ratio, row.must, reached])
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    (DOCS / "_static" / "benchmarks.txt").write_text(
-        f"Measured on {datetime.now(UTC):%Y-%m-%d} on {machine}.\n", encoding="utf-8"
+    table.add(
+        "get_provider_info, with the import of its module",
+        f"{info * 1000:.2f} ms",
+        f"{their_info * 1000:.2f} ms (HTTP provider)",
+        f"{info / their_info:.2f} ×",
+        "< 5 ms",
+        reached=info < 0.005,
     )
 
 

@@ -1,4 +1,4 @@
-"""What the client adds to a request, and what a Dag with our operators adds to parsing, in processor time."""
+"""What the client adds to a request, a Dag with our operators to parsing, and the metadata to every component."""
 
 from __future__ import annotations
 
@@ -46,6 +46,19 @@ assert not bag.import_errors, bag.import_errors
 print(time.process_time() - began, time.process_time())
 """
 
+PROVIDER_INFO = """
+import sys, time
+import airflow.providers
+from importlib.metadata import entry_points
+package = sys.argv[1]
+for module in [name for name in sys.modules if name.startswith(package)]:
+    del sys.modules[module]  # which Airflow has loaded
+(entry,) = (entry for entry in entry_points(group="apache_airflow_provider") if entry.value.startswith(package + "."))
+began = time.perf_counter()
+assert entry.load()()["package-name"]
+print(time.perf_counter() - began)
+"""
+
 
 def of_the_client(simulator: Simulator, rounds: int = 7, each: int = 400) -> tuple[float, float]:
     """Processor seconds for a transcript: with bare ``requests`` (and its JSON read), and through the client.
@@ -85,21 +98,37 @@ def of_parsing(folder: Path, rounds: int = 5) -> dict[str, tuple[float, float]]:
     """
     standard = folder / "standard.py"
     standard.write_text(STANDARD_DAG)
-    compiled = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    compiled["PYTHONPYCACHEPREFIX"] = str(folder / "compiled")
     took: dict[str, list[tuple[float, float]]] = {"standard": [], "volubile": []}
     for number in range(rounds + 1):
         for name, path in (("standard", standard), ("volubile", ROOT / "dags" / "volubile_campaign.py")):
-            done = subprocess.run(
-                [sys.executable, "-c", PARSE, path], env=compiled, capture_output=True, text=True, check=True
-            )
+            parse, whole = _printed(PARSE, str(path), folder)
             if number:  # the first compiles
-                parse, whole = done.stdout.split()[-2:]
-                took[name].append((float(parse), float(whole)))
+                took[name].append((parse, whole))
     return {
         name: (statistics.median(p for p, _ in times), statistics.median(w for _, w in times))
         for name, times in took.items()
     }
+
+
+def of_provider_info(folder: Path, rounds: int = 5) -> tuple[float, float]:
+    """Seconds to load the module and call it, in a process that has Airflow loaded: ours, and the HTTP provider's."""
+    took: dict[str, list[float]] = {"airflow_provider_volubile": [], "airflow.providers.http": []}
+    for number in range(rounds + 1):
+        for package, times in took.items():
+            (seconds,) = _printed(PROVIDER_INFO, package, folder)
+            if number:  # the first compiles
+                times.append(seconds)
+    ours, theirs = map(statistics.median, took.values())
+    return ours, theirs
+
+
+def _printed(script: str, argument: str, folder: Path) -> list[float]:
+    """The numbers a script prints last, in a process of its own with compiled modules."""
+    compiled = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    compiled["PYTHONPYCACHEPREFIX"] = str(folder / "compiled")
+    command = [sys.executable, "-c", script, argument]
+    done = subprocess.run(command, env=compiled, capture_output=True, text=True, check=True)
+    return [float(number) for number in done.stdout.splitlines()[-1].split()]
 
 
 if __name__ == "__main__":
@@ -110,3 +139,4 @@ if __name__ == "__main__":
         print(f"client {client * 1e6:.0f} µs, requests {plain * 1e6:.0f} µs, ratio {client / plain:.2f}")
     with tempfile.TemporaryDirectory() as folder:
         print(of_parsing(Path(folder)))
+        print(of_provider_info(Path(folder)))

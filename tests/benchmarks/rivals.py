@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import heapq
 import json
-import logging
+import math
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 
 import requests
+from airflow.providers.http.hooks.http import HttpAsyncHook
 from airflow.providers.http.sensors.http import HttpSensor
 from airflow.providers.http.triggers.http import HttpSensorTrigger
 
+from airflow_provider_volubile.api.pacing import LENGTH
 from airflow_provider_volubile.api.wire import FINAL_CALL_STATUSES
 from airflow_provider_volubile.simulator import Simulator
 
@@ -28,15 +29,10 @@ def http_connection(simulator: Simulator) -> None:
     )
 
 
-def http_sensors(
-    simulator: Simulator, calls: Sequence[str], *, poke_interval: float, workers: int, give_up: float
-) -> list[float]:
-    """One ``HttpSensor`` per call in reschedule mode, ``workers`` slots; 429 counts as "not yet".
-
-    :return: the moments (monotonic) at which each call was found to have ended.
-    """
+def sensors_of(simulator: Simulator, calls: Sequence[str]) -> list[HttpSensor]:
+    """One ``HttpSensor`` per call; 429 counts as "not yet"."""
     http_connection(simulator)
-    sensors = [
+    return [
         HttpSensor(
             task_id=f"call_{number}",
             endpoint=f"v1/calls/{call_id}",
@@ -45,8 +41,16 @@ def http_sensors(
         )
         for number, call_id in enumerate(calls)
     ]
-    for name in ("airflow.task.hooks", "airflow.providers.http"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def http_sensors(
+    simulator: Simulator, calls: Sequence[str], *, poke_interval: float, workers: int, give_up: float
+) -> list[float]:
+    """One ``HttpSensor`` per call in reschedule mode, ``workers`` slots.
+
+    :return: the moments (monotonic) at which each call was found to have ended.
+    """
+    sensors = sensors_of(simulator, calls)
     due = [(time.monotonic(), number) for number in range(len(sensors))]
     lock = threading.Lock()
     found: list[float] = []
@@ -71,13 +75,22 @@ def http_sensors(
     return found
 
 
-def http_deferred(simulator: Simulator, calls: Sequence[str], *, poke_interval: float, give_up: float) -> list[float]:
-    """One deferred ``HttpSensor`` per call. It can only wait for a 404 to go away, so it waits for the transcript."""
+def http_deferred(
+    simulator: Simulator, calls: Sequence[str], *, poke_interval: float, retry_delay: float, give_up: float
+) -> list[float]:
+    """One deferred ``HttpSensor`` per call. It can only wait for a 404 to go away, so it waits for the transcript.
+
+    :param retry_delay: the hook's, in seconds; 1 by default.
+    """
     http_connection(simulator)
     found: list[float] = []
 
+    class Trigger(HttpSensorTrigger):
+        def _get_async_hook(self) -> HttpAsyncHook:
+            return HttpAsyncHook(method=self.method, http_conn_id=self.http_conn_id, retry_delay=retry_delay)
+
     async def one(call_id: str) -> None:
-        trigger = HttpSensorTrigger(endpoint=f"v1/calls/{call_id}/transcript", poke_interval=poke_interval)
+        trigger = Trigger(endpoint=f"v1/calls/{call_id}/transcript", poke_interval=poke_interval)
         async for _ in trigger.run():
             found.append(time.monotonic())
 
@@ -118,6 +131,17 @@ def plain_loop(
     return found
 
 
-def retry_after(answer: requests.Response) -> float:
-    """What a 429 says."""
-    return timedelta(seconds=int(answer.headers.get("Retry-After", 1))).total_seconds()
+def retry_after(opened: float, length: float) -> Callable[[requests.Response], float]:
+    """What a 429 says, in whole seconds; with shorter windows, in shorter seconds.
+
+    :param opened: the moment (monotonic) at which a window opened.
+    :param length: seconds per window.
+    """
+    second = length / LENGTH
+
+    def pause(answer: requests.Response) -> float:
+        if second == 1:
+            return int(answer.headers["Retry-After"])
+        return math.ceil((length - (time.monotonic() - opened) % length) / second) * second
+
+    return pause

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import json
 import os
 import signal
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_volubile.simulator import Simulator
-from tests.benchmarks.detection import CONN, triggers, volubile_connection
+from tests.benchmarks.detection import CONN, ENDLESS, POLL_INTERVAL, triggers, volubile_connection
 from tests.live import LiveAirflow
 
 DAG = """
@@ -42,9 +41,8 @@ class Report:
 
     :param moment: monotonic seconds at its end.
     :param triggers: how many the loop had.
-    :param longest: the longest time it worked before anything else could run, in seconds of its thread's processor time
-        without Python's garbage collections.
-    :param longest_collection: the longest of those.
+    :param longest: the longest hold-up, in seconds (:class:`tests.benchmarks.loop_watch.LoopWatch`).
+    :param longest_collection: the longest garbage collection.
     :param processor: seconds of processor time of the process so far.
     :param memory: bytes of the process.
     """
@@ -76,7 +74,7 @@ class Waiting:
 def measure(simulator: Simulator, *, tasks: int = 10_000, seconds: float = 30) -> dict[str, Waiting]:
     """Watch a triggerer for so many seconds while all wait; ours polls every five."""
     simulator.reset()
-    simulator.configure(limit=1_000_000, speed=1)
+    simulator.configure(limit=ENDLESS, speed=1)
     volubile_connection(simulator)
     ids = simulator.load_calls(tasks, status="IN_PROGRESS")
     found = {}
@@ -159,7 +157,7 @@ def fill(tasks: int) -> None:
 
     ids = json.loads((Path(os.environ["AIRFLOW_HOME"]) / "ids.json").read_text())
     later = datetime.now(UTC) + timedelta(hours=2)
-    waits = triggers(ids, tasks, 5) if ids else [DateTimeTrigger(moment=later) for _ in range(tasks)]
+    waits = triggers(ids, tasks, POLL_INTERVAL) if ids else [DateTimeTrigger(moment=later) for _ in range(tasks)]
     with create_session() as session:
         dag = DBDagBag().get_latest_version_of_dag("waiting", session=session)
         assert dag is not None
@@ -195,24 +193,19 @@ async def watch_loop(runner: Any) -> None:
     """In place of Airflow's own watch, which notices a tenth of a second."""
     import psutil
 
-    from tests.benchmarks.triggerer import Collections
+    from tests.benchmarks.loop_watch import LoopWatch
 
-    process, collections = psutil.Process(), Collections()
-    gc.callbacks.append(collections)
+    process, watch = psutil.Process(), LoopWatch(asyncio.get_running_loop())
+    await watch.check()
     with Path(os.environ[REPORTS]).open("a", encoding="utf-8") as reports:  # noqa: ASYNC230
         while not runner.stop:
-            longest, until = 0.0, time.monotonic() + 1
-            collections.longest = 0.0
-            while time.monotonic() < until:
-                before, collected = time.thread_time(), collections.total
-                await asyncio.sleep(0)
-                longest = max(longest, time.thread_time() - before - (collections.total - collected))
-                await asyncio.sleep(0.001)
+            watch.reset()
+            await asyncio.sleep(1)
             report = Report(
                 moment=time.monotonic(),
                 triggers=len(runner.triggers),
-                longest=longest,
-                longest_collection=collections.longest,
+                longest=watch.longest,
+                longest_collection=watch.longest_collection,
                 processor=sum(process.cpu_times()[:2]),
                 memory=process.memory_info().rss,
             )
