@@ -41,7 +41,6 @@ def get_provider_info() -> dict[str, object]:
                     "airflow_provider_volubile.triggers.calls",
                     "airflow_provider_volubile.triggers.campaigns",
                     "airflow_provider_volubile.triggers.finished",
-                    "airflow_provider_volubile.triggers.recovery",
                 ],
             }
         ],

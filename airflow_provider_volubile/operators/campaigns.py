@@ -177,9 +177,9 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
         resume_campaigns(client, handle["campaigns"])
 
     def pause(self, moment: datetime) -> BaseTrigger:
-        from airflow_provider_volubile.triggers.recovery import VolubileLookAgainTrigger
+        from airflow_provider_volubile.triggers.recovery import LookAgainTrigger
 
-        return VolubileLookAgainTrigger(
+        return LookAgainTrigger(
             moment=moment,
             volubile_conn_id=self.volubile_conn_id,
             campaigns=self._accepted(),

@@ -15,7 +15,7 @@ from airflow_provider_volubile.stopping import KillAction, stop_if_killed
 from airflow_provider_volubile.triggers.polling import in_thread
 
 
-class VolubileLookAgainTrigger(DateTimeTrigger):
+class LookAgainTrigger(DateTimeTrigger):
     """Fires at a moment. Should a person stop the task before it, the campaigns accepted so far are stopped too.
 
     :param moment: when to fire, aware.

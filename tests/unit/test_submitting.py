@@ -314,7 +314,7 @@ def test_a_task_stopped_while_it_looks_again_stops_what_was_accepted(
     deferred = task.try_()
     assert isinstance(deferred, TaskDeferred)
     path, kwargs = deferred.trigger.serialize()
-    assert path.endswith("VolubileLookAgainTrigger")
+    assert path.endswith("LookAgainTrigger")
     trigger = type(deferred.trigger)(**kwargs)
     trigger._task_instance = SimpleNamespace(dag_id="dag")
     stopped = []
