@@ -225,10 +225,12 @@ def test_whoever_follows_a_loop_that_dies_is_told(
     run(scenario)
 
 
+@pytest.mark.parametrize("limit", [{"SLICE": 0.0}, {"WOKEN": 1}])
 def test_members_are_told_in_slices(
-    simulator: Simulator, client: VolubileClient, monkeypatch: pytest.MonkeyPatch
+    simulator: Simulator, client: VolubileClient, monkeypatch: pytest.MonkeyPatch, limit: dict[str, float]
 ) -> None:
-    monkeypatch.setattr(polling, "SLICE", 0.0)
+    for name in ("SLICE", "WOKEN"):
+        monkeypatch.setattr(polling, name, limit.get(name, 1000))
     turns = 0
 
     class Slow(CallsWatch):
@@ -250,7 +252,6 @@ def test_members_are_told_in_slices(
 
     async def scenario() -> None:
         counting = asyncio.create_task(count())
-        await asyncio.gather(*(last(SharedPoll(lambda: client), watch) for watch in watches[:1]))
         poll = SharedPoll(lambda: client)
         await asyncio.gather(*(last(poll, watch) for watch in watches))
         counting.cancel()
