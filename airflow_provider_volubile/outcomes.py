@@ -98,7 +98,7 @@ class Progress:
             self.in_flight + other.in_flight,
             self.redial_due + other.redial_due,
             self.not_dialed + other.not_dialed,
-            Counter(self.counts) + Counter(other.counts),
+            dict(Counter(self.counts) + Counter(other.counts)),
         )
 
     def __str__(self) -> str:
@@ -152,7 +152,7 @@ def progress(recipients: int, attempts: Collection[Attempt], redial: Redial) -> 
         in_flight=in_flight,
         redial_due=len(people) - settled - busy,
         not_dialed=max(recipients - len(people), 0),
-        counts=Counter(calls[-1].status for calls in people.values()),
+        counts=dict(Counter(calls[-1].status for calls in people.values())),
     )
 
 

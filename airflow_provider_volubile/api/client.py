@@ -233,9 +233,7 @@ class VolubileClient:
         answer = self._send(routes.GET_CALL, wire.check_id(call_id, "call_id"))
         return read_one(routes.GET_CALL, answer, Call)
 
-    def create_call(
-        self, agent_id: str, recipient: wire.RecipientLike, *, not_after: float = math.inf
-    ) -> AcceptedCall:
+    def create_call(self, agent_id: str, recipient: wire.RecipientLike, *, not_after: float = math.inf) -> AcceptedCall:
         """Have an outbound agent call one person (https://docs.volubile.ai/api-reference/calls/create).
 
         :param recipient: has ``phone`` (E.164) and ``context``, as attributes or keys.

@@ -91,7 +91,7 @@ class SubmissionOperator(VolubileOperator):
     :param on_unknown: what to do when it cannot be found out whether a request was taken: ``fail`` without a retry,
         ``resend`` once and risk that people are called twice, or ``ask`` a person in Airflow's UI.
     :param confirmation_timeout: how long to look for the calls of such a request, in seconds.
-    :param allow_resubmit: when somebody clears the task after it came to its end, call everyone again.
+    :param allow_resubmit: when somebody clears the task after its submission came to its end, call everyone again.
     :param outcomes_path: write one row per recipient there (``.jsonl.gz``, ``.csv`` or ``.parquet``).
     :param max_missing: fail if more recipients than this were never dialled.
     :param min_success_ratio: fail if a smaller share of the recipients was reached (``COMPLETED``, ``TRANSFERRED``).

@@ -97,7 +97,8 @@ class _Member:
         self.error = self.error or next((watch.error for watch in self.watches if watch.error), None)
         if self.error:
             return self.progress
-        progress = sum((watch.progress() for watch in self.watches), NOTHING)
+        first, *others = (watch.progress() for watch in self.watches)
+        progress = sum(others, first)
         self.over = all(watch.is_over(now) for watch in self.watches)
         return progress
 

@@ -1,4 +1,4 @@
-"""How long an event loop is held up: from one look at what is ready to the next, and while Python collects garbage."""
+"""How long an event loop is held up, from one look at what is ready to the next; and how long garbage is collected."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ class LoopWatch:
     """Watches a loop from the moment it is made, on the clock on the wall.
 
     Everything that the loop does between two calls of its selector counts as one hold-up: meanwhile nothing else gets
-    its turn. So does every garbage collection, in whatever thread: the whole process stands still.
+    its turn. Garbage collections, which stop the whole process from whatever thread, are told apart: Python decides on
+    them, and a full one walks through all that the process holds.
 
-    :ivar longest: the longest hold-up since :meth:`reset`, in seconds.
-    :ivar longest_collection: the longest garbage collection, which counts in ``longest`` too.
+    :ivar longest: the longest hold-up since :meth:`reset`, without collections, in seconds.
+    :ivar longest_collection: the longest garbage collection, in whatever thread.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -25,6 +26,7 @@ class LoopWatch:
         self._selector: Any = loop._selector  # type: ignore[attr-defined]
         self._select = self._selector.select
         self._woke = self._collecting_since = time.monotonic()
+        self._collected = 0.0  # since it woke
         self._selector.select = self._look
         gc.callbacks.append(self._collecting)
 
@@ -36,18 +38,19 @@ class LoopWatch:
         self.longest = self.longest_collection = 0.0
 
     def _look(self, timeout: float | None = None) -> Any:
-        self.longest = max(self.longest, time.monotonic() - self._woke)
+        self.longest = max(self.longest, time.monotonic() - self._woke - self._collected)
         try:
             return self._select(timeout)
         finally:
-            self._woke = time.monotonic()
+            self._woke, self._collected = time.monotonic(), 0.0
 
     def _collecting(self, phase: str, info: dict[str, int]) -> None:
         if phase == "start":
             self._collecting_since = time.monotonic()
             return
-        self.longest_collection = max(self.longest_collection, time.monotonic() - self._collecting_since)
-        self.longest = max(self.longest, self.longest_collection)
+        now = time.monotonic()
+        self._collected += now - max(self._collecting_since, self._woke)
+        self.longest_collection = max(self.longest_collection, now - self._collecting_since)
 
     async def check(self, times: int = 10) -> None:
         """Hold the loop up, after waking it in the two ways in which it is woken, and see that it is noted each time.
@@ -62,13 +65,13 @@ class LoopWatch:
             while time.monotonic() < until:
                 pass
             await asyncio.sleep(0)
-            noted += self.longest >= BLOCK
+            noted += self.longest >= 0.9 * BLOCK
         self.reset()
         await asyncio.to_thread(gc.collect)
-        if noted < times or not 0 < self.longest_collection <= self.longest:
+        if noted < times or not self.longest_collection:
             raise RuntimeError(
                 f"Of {times} blocks of {BLOCK * 1000:.0f} ms {noted} were noted, and a collection of "
-                f"{self.longest_collection * 1000:.0f} ms as {self.longest * 1000:.0f} ms: the watch does not work."
+                f"{self.longest_collection * 1000:.0f} ms: the watch does not work."
             )
         self.reset()
 

@@ -309,7 +309,9 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: self.state in ("failed", "success", "deferred", "awaiting"))
     @rule()
     def somebody_clears_it(self) -> None:
-        if self.state == "success" and self.allow_resubmit:
+        # Also after a failure: the worker may have died right after the end (docs/reliability.rst).
+        journal = SubmissionJournal.resume(self.store)
+        if self.allow_resubmit and journal is not None and journal.completed is not None:
             self.service.since = len(self.service.calls)
         self.state = "scheduled"
         self.max_tries = self.tries + 3

@@ -270,7 +270,7 @@ def test_those_who_join_do_not_make_looks_more_frequent_than_affordable(
         poll = SharedPoll(lambda: client)
         began = time.monotonic()
         waits = []
-        for call_id in watch.call_ids:
+        for call_id in watch.pending:
             waits.append(asyncio.create_task(last(poll, CallsWatch([call_id], since=watch.since))))
             await asyncio.sleep(0.005)
             if poll.rounds >= 4:
