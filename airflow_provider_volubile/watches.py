@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 CLOCK_TOLERANCE = timedelta(minutes=5)
 # A transcript that did not appear so long after its call ended is not waited for any longer.
 TRANSCRIPT_PATIENCE = timedelta(minutes=15)
-# Seconds by which the list of calls may lag behind what is dialled: a call placed just before its campaign was
-# cancelled is listed by then.
-LIST_LAG = 5.0
 
 
 class Listing(NamedTuple):
@@ -247,13 +244,13 @@ class CampaignWatch(FilteredWatch):
         if self.is_cancelled and began >= self._cancelled_since:
             if self._has_news or self._quiet_since is None:
                 self._quiet_since = began
-            elif began - self._quiet_since >= LIST_LAG:
+            elif began - self._quiet_since >= wire.LIST_LAG:
                 self._dials_no_more = True
         self._has_news = False
 
     @property
     def soon(self) -> float:
-        return LIST_LAG if self.is_cancelled and self.stands_still else inf
+        return wire.LIST_LAG if self.is_cancelled and self.stands_still else inf
 
     def _has_settled(self) -> bool:
         state = self.progress()

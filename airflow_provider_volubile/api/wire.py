@@ -57,6 +57,8 @@ CAMPAIGN_STATUSES = ("ACTIVE", "PAUSED", "CANCELLED")
 MAX_PAGE_SIZE = 100
 #: Documented for campaigns (https://docs.volubile.ai/api-reference/campaigns/create), assumed for bulk calls.
 MAX_RECIPIENTS = 1000
+#: Assumed: seconds after which a call that was placed is in the list of calls.
+LIST_LAG = 5.0
 #: Assumed: the unit of a campaign's ``retry.delay``, in seconds. No page names it; minutes suit its range best.
 RETRY_DELAY_UNIT = 60
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from airflow_provider_volubile import watches as watches_module
+from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.api.models import Call, Campaign, Page
 from airflow_provider_volubile.exceptions import (
@@ -503,7 +503,7 @@ def test_a_watch_that_breaks_breaks_alone(method: str, monkeypatch: pytest.Monke
 
 
 def test_a_call_placed_just_before_its_campaign_was_cancelled_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watches_module, "LIST_LAG", 0.05)
+    monkeypatch.setattr(wire, "LIST_LAG", 0.05)
     service = Service({"Tyres": []})
     watch = campaign_watch("Tyres", 3, id="id")
     service.campaign_status = "CANCELLED"
