@@ -60,6 +60,17 @@ class VolubileHook(BaseHook):
         settings = self.settings
         return hashlib.sha256(f"{settings.base_url}\n{settings.primary}".encode()).hexdigest()
 
+    @property
+    def caller(self) -> str:
+        """What tells apart who asks, without a secret in it: the account, with which keys, and how.
+
+        Of two connections to one account, one may hold a mistyped key: what is refused to it is not refused to the other.
+
+        :raises VolubileInputError: as for :attr:`settings`.
+        """
+        settings = self.settings
+        return hashlib.sha256(f"{self.account}\n{settings.secondary}\n{settings.auth}".encode()).hexdigest()
+
     def client(self, *, background: bool = False) -> VolubileClient:
         """A client for this connection. All clients of one account in a process share its rate window.
 

@@ -1,4 +1,4 @@
-"""One poll for everybody: all deferred waits of one account in a triggerer share one loop.
+"""One poll for everybody: all deferred waits of one account, with the same keys, share one loop in a triggerer.
 
 A trigger joins with what it watches and follows its own progress; the loop looks for all of them together
 (:func:`airflow_provider_volubile.waiting.look`), so its cost grows with the calls in flight divided by a hundred and
@@ -116,7 +116,7 @@ class _Member:
 
 
 class SharedPoll:
-    """The loop of one account. Get it with :func:`poll_of`.
+    """The loop of one account and its keys. Get it with :func:`poll_of`.
 
     :param make_client: makes the client, in a thread, when the first member joins.
     """
@@ -248,9 +248,9 @@ _boards: WeakKeyDictionary[asyncio.AbstractEventLoop, _Board] = WeakKeyDictionar
 
 
 async def poll_of(volubile_conn_id: str) -> SharedPoll:
-    """The poll that all waits on the account of this connection share in the running event loop.
+    """The poll that all waits on this connection share in the running event loop.
 
-    Connections of one account share its rate window, and so its poll. One that cannot be read gets a poll of its own,
+    Connections to one account with the same keys and mode share it too. One that cannot be read gets a poll of its own,
     which goes on trying.
     """
     board = _boards.setdefault(asyncio.get_running_loop(), _Board())
@@ -277,7 +277,7 @@ def shared_poll(name: str, make_client: ClientFactory) -> SharedPoll:
 
 def _account(volubile_conn_id: str) -> str:
     try:
-        return VolubileHook(volubile_conn_id).account
+        return VolubileHook(volubile_conn_id).caller
     except Exception as error:
         log.warning("Connection %r cannot be read: %s", volubile_conn_id, as_volubile_error(error))
         return volubile_conn_id

@@ -303,6 +303,10 @@ def test_a_clock_that_jumps_during_an_outage_fails_nobody(simulator: Simulator, 
 def test_connections_of_one_account_share_a_poll(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ONE", "TWO"):
         monkeypatch.setenv(f"AIRFLOW_CONN_{name}", connection_json(simulator))
+    # Of the same account, but one is asked with a mistyped key, and one otherwise: what is refused to it is its own.
+    mistyped = connection_json(simulator).replace(simulator.secondary_key, "mistyped")
+    monkeypatch.setenv("AIRFLOW_CONN_MISTYPED", mistyped)
+    monkeypatch.setenv("AIRFLOW_CONN_BEARER", connection_json(simulator, auth="bearer"))
     other = connection_json(simulator).replace(simulator.primary_key, simulator.secondary_key)
     monkeypatch.setenv("AIRFLOW_CONN_OTHER", other)
     read: list[str] = []
@@ -315,13 +319,13 @@ def test_connections_of_one_account_share_a_poll(simulator: Simulator, monkeypat
     monkeypatch.setattr(VolubileHook, "get_connection", classmethod(reading))
 
     async def scenario() -> None:
-        names = ["one", "two", "other", "none"]
+        names = ["one", "two", "other", "none", "mistyped", "bearer"]
         polls = await asyncio.gather(*(poll_of(name) for name in names * 100))
-        assert polls[:4] == polls[-4:]
+        assert polls[:6] == polls[-6:]
         assert sorted(read) == sorted(names)
-        one, two, another, none = polls[:4]
+        one, two, *others = polls[:6]
         assert one is two
-        assert len({one, another, none}) == 3
+        assert len({one, *others}) == 5
         # That "one" is another account's now is no reason to ask that account for those who came by "two".
         monkeypatch.setenv("AIRFLOW_CONN_ONE", other)
         monkeypatch.setattr(VolubileHook, "client", lambda self, **_: self.volubile_conn_id)
