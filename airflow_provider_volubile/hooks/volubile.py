@@ -64,7 +64,7 @@ class VolubileHook(BaseHook):
     def caller(self) -> str:
         """What tells apart who asks, without a secret in it: the account, with which keys, and how.
 
-        Of two connections to one account, one may hold a mistyped key: what is refused to it is not refused to the other.
+        Of two connections to one account, one may hold a mistyped key: what is refused to it, the other may do.
 
         :raises VolubileInputError: as for :attr:`settings`.
         """
