@@ -89,7 +89,7 @@ def of_the_client(simulator: Simulator, rounds: int = 7, each: int = 400) -> tup
     return statistics.median(pair[0] for pair in pairs), statistics.median(pair[1] for pair in pairs)
 
 
-def of_parsing(folder: Path, rounds: int = 5) -> dict[str, tuple[float, float]]:
+def of_parsing(folder: Path, rounds: int = 15) -> dict[str, tuple[float, float]]:
     """Processor seconds to parse the example campaign, and the same Dag of standard operators.
 
     All modules are compiled beforehand, as they are wherever Airflow has run once.
