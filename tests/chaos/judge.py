@@ -2,8 +2,8 @@
 
 A report excuses nobody's absence by itself. That somebody was rejected counts only where a request for this person met
 an injected 400; that an outcome is unknown, only where a process set about this very request and died over it (before
-the end, or before it had written down an injected 400), or the request met another injected fault, or the answer took
-longer than the client waits.
+the end, or before it had written down an injected 400), or stood still for so long that it neither sent it nor could
+write that down, or the request met another injected fault, or the answer took longer than the client waits.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.chaos.stack import CLIENT_TIMEOUT, PART_SIZE, Task
+from tests.chaos.stack import CLIENT_TIMEOUT, PART_SIZE, SEND_WITHIN, Task
 from tests.chaos.trail import Attempt, Key, matched
 
 UNKNOWN = "Nobody knows whether"
 REFUSED = "VolubileRequestRefused"
 SILENT = "VolubileUnknownOutcome"
+NOT_SENT = "VolubileUnavailable"
 
 
 @dataclass
@@ -143,6 +144,7 @@ def _excused(evidence: Evidence) -> set[Attempt]:
     others = [fault for fault in faults if fault["status"] not in (400, 429)]
     return (
         {attempt for attempt in evidence.attempts if attempt.ended is None}
+        | {attempt for attempt in ended if attempt.how == NOT_SENT and attempt.lasted >= SEND_WITHIN}
         | matched([attempt for attempt in ended if attempt.how == REFUSED], refusals)
         | matched([attempt for attempt in ended if attempt.how == SILENT], others)
         | {attempt for attempt in ended if attempt.lasted >= CLIENT_TIMEOUT and attempt.how == SILENT}
@@ -184,7 +186,7 @@ def _check_unknown(verdict: Verdict, case: _Case, log: str) -> None:
     attempt = case.attempts.get(number)
     # Anything else that an attempt ends with says that the service took the request, or certainly not.
     is_unknown = attempt is not None and (
-        attempt.how in (None, SILENT) or (attempt.how == REFUSED and not attempt.is_written)
+        attempt.how in (None, SILENT) or (attempt.how in (REFUSED, NOT_SENT) and not attempt.is_written)
     )
     if not is_unknown or attempt not in case.excused:
         verdict.wrong_reports.append(f"{case.task}: request {number + 1} is reported, but nothing befell it: {attempt}")

@@ -68,6 +68,7 @@ BULK_400 = request("createBulkCalls", 1.2, fault="status", status=400)
 INJECTED_400 = request("createCall", 1.2, fault="status", status=400)
 DIED = Attempt(BULK, 1, 1, 1)
 SILENT = Attempt(BULK, 1, 1, 1, 1.5, "VolubileUnknownOutcome")
+FROZEN = Attempt(BULK, 1, 1, 1, None, "VolubileUnavailable")
 
 
 def test_everybody_called_once_is_good() -> None:
@@ -127,6 +128,7 @@ def test_a_missing_person_who_is_not_reported_is_lost_and_the_report_wrong() -> 
         pytest.param(SILENT, [request("createBulkCalls", 1.2, fault="drop", status=None)], id="a-fault"),
         pytest.param(replace(SILENT, ended=9), [], id="longer-than-the-client-waits"),
         pytest.param(replace(SILENT, how=NO), [BULK_400], id="died-before-a-400-was-written-down"),
+        pytest.param(replace(FROZEN, ended=21), [], id="stood-still-for-too-long-to-send-it"),
     ],
 )
 def test_an_unknown_outcome_is_believed_where_something_befell_the_request(
@@ -148,6 +150,8 @@ def test_an_unknown_outcome_is_believed_where_something_befell_the_request(
         pytest.param(replace(SILENT, how=NO, is_written=True), [BULK_400], id="a-400-was-written-down"),
         pytest.param(replace(SILENT, how=NO), [], id="a-400-nobody-injected"),
         pytest.param(replace(SILENT, how="not begun"), [], id="it-was-never-begun"),
+        pytest.param(replace(FROZEN, ended=3), [], id="not-sent-but-not-for-standing-still"),
+        pytest.param(replace(FROZEN, ended=21, is_written=True), [], id="that-it-was-not-sent-was-written-down"),
     ],
 )
 def test_an_unknown_outcome_that_nothing_explains_is_a_lost_person(
