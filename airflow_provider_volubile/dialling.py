@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_volubile.api import wire
+from airflow_provider_volubile.api.routes import ISSUE_TOKEN
 from airflow_provider_volubile.exceptions import (
     VolubileAuthError,
     VolubileError,
@@ -138,8 +139,10 @@ def advance(
                     _not_taken(journal, number)
                     raise
                 journal.refuse(number, refused.reason or str(refused))
-            except NOT_TAKEN:
-                _not_taken(journal, number)
+            except VolubileError as error:
+                # Without its token a request was not even sent.
+                if isinstance(error, NOT_TAKEN) or error.operation == ISSUE_TOKEN.operation:
+                    _not_taken(journal, number)
                 raise
         if journal[number].state == "in_flight":
             found = dialler.find(number, part, journal[number])

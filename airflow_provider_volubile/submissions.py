@@ -261,9 +261,11 @@ class SubmissionJournal:
     def begin(self, part: int, *, now: datetime, name: str | None = None) -> None:
         """Write down that ``part`` is about to be sent."""
         record = self[part]
-        self._write({part: PartRecord("in_flight", record.sent_at or now, name=name, resent=record.resent)})
         if (block := part // self._head["block"]) > self._head["begun"]:
+            # Before the part, not after it: if this is the store's last word, nothing is in flight.
+            self._write_block(block)
             self._write_head(self._head | {"begun": block})
+        self._write({part: PartRecord("in_flight", record.sent_at or now, name=name, resent=record.resent)})
 
     def accept(self, part: int, ids: Sequence[str] = ()) -> None:
         """Write down that the service took ``part``, with the ids known so far."""
@@ -324,11 +326,14 @@ class SubmissionJournal:
     def _write(self, records: Mapping[int, PartRecord]) -> None:
         """Write records, and those that share a block with them."""
         self._records.update(records)
+        for block in sorted({part // self._head["block"] for part in records}):
+            self._write_block(block)
+
+    def _write_block(self, block: int) -> None:
         size = self._head["block"]
-        for block in sorted({part // size for part in records}):
-            numbers = range(block * size, min((block + 1) * size, len(self)))
-            known = {str(number): self[number].dump() for number in numbers if self[number] != PENDING}
-            self._store.set(_parts_key(self._head, block), known)
+        numbers = range(block * size, min((block + 1) * size, len(self)))
+        known = {str(number): self[number].dump() for number in numbers if self[number] != PENDING}
+        self._store.set(_parts_key(self._head, block), known)
 
     def _write_head(self, head: dict[str, Any]) -> None:
         self._store.set(HEAD_KEY, head)

@@ -2,7 +2,8 @@
 
 A report excuses nobody's absence by itself. That somebody was rejected counts only where a request for this person met
 an injected 400; that an outcome is unknown, only where a process set about this very request and died over it (before
-the end, or before it had written down an injected 400), or stood still for so long that it neither sent it nor could
+the end, or before it had written down an injected 400), or never heard whether Airflow had written it down, or stood
+still for so long that it neither sent it nor could write that down, or got no token for an injected fault and could not
 write that down, or the request met another injected fault, or the answer took longer than the client waits.
 """
 
@@ -18,9 +19,12 @@ from tests.chaos.stack import CLIENT_TIMEOUT, PART_SIZE, SEND_WITHIN, Task
 from tests.chaos.trail import Attempt, Key, matched
 
 UNKNOWN = "Nobody knows whether"
+ACCEPTED = "accepted"
 REFUSED = "VolubileRequestRefused"
 SILENT = "VolubileUnknownOutcome"
 NOT_SENT = "VolubileUnavailable"
+NOT_BEGUN = "not begun"
+BEGIN_LOST = "begin lost"
 
 
 @dataclass
@@ -85,7 +89,7 @@ def judge(evidence: Evidence) -> Verdict:
     calls: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for entry in evidence.ledger:
         calls[entry["phone"]].append(entry)
-    last = {(attempt.key, attempt.part): attempt for attempt in evidence.attempts if attempt.how != "not begun"}
+    last = {(attempt.key, attempt.part): attempt for attempt in evidence.attempts if attempt.how != NOT_BEGUN}
     excused = _excused(evidence)
     for key, phones in evidence.people.items():
         task = evidence.tasks.get(key)
@@ -142,9 +146,20 @@ def _excused(evidence: Evidence) -> set[Attempt]:
     faults = [request for request in evidence.requests if request["fault"] is not None]
     refusals = [fault for fault in faults if fault["status"] == 400]
     others = [fault for fault in faults if fault["status"] not in (400, 429)]
+    tokens = [fault["wall"] for fault in faults if fault["operation"] == "issueToken"]
+
+    def met_no_token(attempt: Attempt) -> bool:
+        return any(attempt.began <= at <= (attempt.ended or 0) for at in tokens)
+
     return (
-        {attempt for attempt in evidence.attempts if attempt.ended is None}
+        {attempt for attempt in evidence.attempts if attempt.ended is None or attempt.how == BEGIN_LOST}
         | {attempt for attempt in ended if attempt.how == NOT_SENT and attempt.lasted >= SEND_WITHIN}
+        | {
+            attempt
+            for attempt in ended
+            if attempt.how not in (REFUSED, SILENT)
+            and any(attempt.began <= at <= (attempt.ended or 0) for at in tokens)
+        }
         | matched([attempt for attempt in ended if attempt.how == REFUSED], refusals)
         | matched([attempt for attempt in ended if attempt.how == SILENT], others)
         | {attempt for attempt in ended if attempt.lasted >= CLIENT_TIMEOUT and attempt.how == SILENT}
@@ -186,7 +201,7 @@ def _check_unknown(verdict: Verdict, case: _Case, log: str) -> None:
     attempt = case.attempts.get(number)
     # Anything else that an attempt ends with says that the service took the request, or certainly not.
     is_unknown = attempt is not None and (
-        attempt.how in (None, SILENT) or (attempt.how in (REFUSED, NOT_SENT) and not attempt.is_written)
+        attempt.how in (None, SILENT, BEGIN_LOST) or (attempt.how != ACCEPTED and not attempt.is_written)
     )
     if not is_unknown or attempt not in case.excused:
         verdict.wrong_reports.append(f"{case.task}: request {number + 1} is reported, but nothing befell it: {attempt}")

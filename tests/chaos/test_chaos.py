@@ -23,10 +23,10 @@ def here() -> Iterator[World]:
 def test_nobody_is_called_twice_or_lost_in_a_storm(here: World) -> None:
     report = here.storm(100)
     assert int(report.tally) >= 100
-    assert not report.tally.untouched, report
-    assert report.verdict.is_good, report
+    assert not report.tally.untouched, str(report)
+    assert report.verdict.is_good, str(report)
 
 
 def test_without_the_journal_somebody_is_called_twice(here: World) -> None:
     report = here.storm_without_journal(200)
-    assert report.verdict.duplicates, report
+    assert report.verdict.duplicates, str(report)

@@ -65,9 +65,11 @@ ACCEPTED = ["accepted"] * 4
 REFUSED = ["accepted", "VolubileRequestRefused", "accepted", "accepted"]
 NO = "VolubileRequestRefused"
 BULK_400 = request("createBulkCalls", 1.2, fault="status", status=400)
+NO_TOKEN = request("issueToken", 1.2, fault="status", status=503)
 INJECTED_400 = request("createCall", 1.2, fault="status", status=400)
 DIED = Attempt(BULK, 1, 1, 1)
 SILENT = Attempt(BULK, 1, 1, 1, 1.5, "VolubileUnknownOutcome")
+TOKENLESS = Attempt(BULK, 1, 1, 1, 1.5, "VolubileUnavailable")
 FROZEN = Attempt(BULK, 1, 1, 1, None, "VolubileUnavailable")
 
 
@@ -129,6 +131,8 @@ def test_a_missing_person_who_is_not_reported_is_lost_and_the_report_wrong() -> 
         pytest.param(replace(SILENT, ended=9), [], id="longer-than-the-client-waits"),
         pytest.param(replace(SILENT, how=NO), [BULK_400], id="died-before-a-400-was-written-down"),
         pytest.param(replace(FROZEN, ended=21), [], id="stood-still-for-too-long-to-send-it"),
+        pytest.param(replace(SILENT, how="begin lost"), [], id="nobody-told-it-whether-it-was-written-down"),
+        pytest.param(TOKENLESS, [NO_TOKEN], id="died-before-it-wrote-that-it-got-no-token"),
     ],
 )
 def test_an_unknown_outcome_is_believed_where_something_befell_the_request(
@@ -151,6 +155,9 @@ def test_an_unknown_outcome_is_believed_where_something_befell_the_request(
         pytest.param(replace(SILENT, how=NO), [], id="a-400-nobody-injected"),
         pytest.param(replace(SILENT, how="not begun"), [], id="it-was-never-begun"),
         pytest.param(replace(FROZEN, ended=3), [], id="not-sent-but-not-for-standing-still"),
+        pytest.param(replace(SILENT, how="accepted"), [NO_TOKEN], id="it-was-accepted-with-a-token"),
+        pytest.param(replace(SILENT, how=NO), [NO_TOKEN], id="no-token-but-refused"),
+        pytest.param(replace(TOKENLESS, is_written=True), [NO_TOKEN], id="that-it-got-no-token-was-written-down"),
         pytest.param(replace(FROZEN, ended=21, is_written=True), [], id="that-it-was-not-sent-was-written-down"),
     ],
 )

@@ -2,7 +2,8 @@
 
 ``processes/sitecustomize.py`` writes a line before a request that dials is written down in the journal, and another
 when the request has come to an end in whatever way, and a third when the journal has written that end. A process that
-died in between has left only the first, or the first two.
+died in between has left only the first, or the first two. Where Airflow never answered whether it had written the
+request down, the second line says so, and nothing was sent.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Attempt:
     :param key: run and task.
     :param part: number of the request, from 0.
     :param began: POSIX seconds, like ``ended``.
-    :param how: ``accepted``, or the class of the error it ended with; None if nothing more was heard of it.
+    :param how: ``accepted``, or the class of the error it ended with; ``not begun`` if Airflow refused to write it
+        down, ``begin lost`` if it did not answer; None if nothing more was heard of it.
     :param is_written: whether the journal has written that end down.
     """
 

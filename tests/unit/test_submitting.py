@@ -20,7 +20,7 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from airflow_provider_volubile import dialling, questions, stopping
 from airflow_provider_volubile.api import wire
-from airflow_provider_volubile.api.auth import ApiKeyPair
+from airflow_provider_volubile.api.auth import ApiKeyPair, BearerTokens
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.api.pacing import RateWindow
 from airflow_provider_volubile.exceptions import VolubileError, VolubileUnavailable
@@ -88,9 +88,10 @@ class Task:
         self.store = Store()
         self.tries = 0
 
-    def client(self) -> VolubileClient:
+    def client(self, *, with_tokens: bool = False) -> VolubileClient:
         keys = ApiKeyPair(self.simulator.primary_key, self.simulator.secondary_key, name="test")
-        return VolubileClient(self.simulator.url, keys, window=RateWindow(limit=100_000))
+        credentials = BearerTokens(keys) if with_tokens else keys
+        return VolubileClient(self.simulator.url, credentials, window=RateWindow(limit=100_000))
 
     def operator(self, client: VolubileClient | None = None) -> SubmissionOperator:
         operator: SubmissionOperator
@@ -175,6 +176,39 @@ def test_a_process_that_thaws_too_late_sends_nothing(
     goes_on.set()
     thread.join(60)
     assert isinstance(ended[0], VolubileUnavailable)
+    assert task.times_called == dict.fromkeys(PEOPLE, 1)
+
+
+@KINDS
+@pytest.mark.parametrize("write", range(4))
+def test_a_try_whose_store_was_refused_before_it_sent_leaves_nothing_unknown(
+    simulator: Simulator, kind: str, write: int
+) -> None:
+    """Somebody clears the task while it writes down its first request; the next try goes on as if nothing had been."""
+    task = Task(simulator, kind)
+
+    class Refusing(Store):
+        def set(self, key: str, value: Any, **details: Any) -> None:
+            if len(written) == write:
+                raise RuntimeError("404: no such task instance")
+            written.append(key)
+            super().set(key, value, **details)
+
+    written: list[str] = []
+    task.store = Refusing()
+    assert "404" in str(task.try_())
+    assert not simulator.ledger()
+    written = [""] * 5  # no longer refused
+    assert task.try_()["recipients"] == 5
+    assert task.times_called == dict.fromkeys(PEOPLE, 1)
+
+
+@KINDS
+def test_a_token_that_cannot_be_read_leaves_nothing_unknown(simulator: Simulator, kind: str) -> None:
+    task = Task(simulator, kind)
+    simulator.fault("issueToken", "malformed", skip=1)  # the first is for the agent
+    assert "issueToken: the answer" in str(task.try_(task.client(with_tokens=True)))
+    assert task.try_()["recipients"] == 5
     assert task.times_called == dict.fromkeys(PEOPLE, 1)
 
 

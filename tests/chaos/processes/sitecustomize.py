@@ -81,6 +81,12 @@ def witness(part: int, how: str) -> None:
     os.close(trail)
 
 
+def is_refused(error: BaseException) -> bool:
+    """Whether Airflow answered that it wrote nothing down. After anything else it may have."""
+    detail = getattr(getattr(error, "error", None), "detail", None) or {}
+    return 400 <= (detail.get("status_code") or 0) < 500
+
+
 def around(before: str | None, function: Callable[..., Any], after: str | None) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         if before:
@@ -121,8 +127,8 @@ def set_boundaries(submission: Any) -> None:
         witness(part, "begin")
         try:
             begin(self, part, **details)
-        except BaseException:
-            witness(part, "not begun")
+        except BaseException as error:
+            witness(part, "not begun" if is_refused(error) else "begin lost")
             raise
 
     Journal.begin = around("before-begin", witnessed, "before-send")
