@@ -51,12 +51,6 @@ if TYPE_CHECKING:
 OnUnknown = Literal["fail", "resend", "ask"]
 ON_UNKNOWN: tuple[OnUnknown, ...] = ("fail", "resend", "ask")
 
-# Between two looks for a part whose answer was lost.
-LOOK_AGAIN = timedelta(seconds=15)
-CREATED = "It was created"
-SEND = "It was not created: send it"
-STOP = "Stop"
-
 
 class _KeptForever:
     """The task state store, with nothing that expires: a task cleared after a year must not dial again."""
@@ -378,78 +372,52 @@ class SubmissionOperator(VolubileOperator):
 
     def _look_again(self, record: PartRecord) -> bool:
         """Pause before another look, unless ``confirmation_timeout`` is over. Deferrable: without a worker."""
+        from airflow_provider_volubile.recovery import next_look
+
         now = datetime.now(UTC)
-        until = (record.missed_at or now) + timedelta(seconds=self.confirmation_timeout)
-        if now >= until:
+        moment = next_look(record, self.confirmation_timeout, now=now)
+        if moment is None:
             return False
-        moment = min(now + LOOK_AGAIN, until)
         if self.deferrable:
             self.defer(trigger=self.pause(moment), method_name="submit_on")
         time.sleep((moment - now).total_seconds())
         return True
 
     def _decide(self, context: Context, journal: SubmissionJournal, number: int) -> None:
+        """Look for a part again, send it again, or leave the decision to a person, who is asked without a worker."""
+        from airflow_provider_volubile import recovery
+
         record = journal[number]
         if self._look_again(record):
             return
-        what = f"campaign {record.name!r}" if record.name else f"request {number + 1} of {len(journal)}"
+        what = recovery.describe(journal, number)
         if self.on_unknown == "resend" and not record.resent:
             self.log.warning("Nothing shows that %s was taken; it is sent again, as on_unknown says.", what)
             journal.resend(number)
-        else:
-            if self.on_unknown == "ask":
-                self._ask(context, number, what)
-                ways = (
-                    " (Airflow's UI goes on showing this task's first question, which was about another request, so "
-                    "nobody is asked about this one)"
-                )
-            else:
-                ways = "; with on_unknown='ask' it asks in Airflow's UI what you found"
-            again = " a second time" if record.resent else ""
-            raise VolubileUnknownSubmission(
-                f"Nobody knows whether {what} was created: its answer was lost{again} at "
-                f"{record.sent_at:%Y-%m-%d %H:%M} UTC, and no call of it appeared within "
-                f"{self.confirmation_timeout:g} s of looking. It was not sent again. Look for it in Volubile's "
-                "dashboard. Then clear this task, keeping its state: it looks once more and goes on if calls have "
-                f"appeared{ways}; with on_unknown='resend' it sends the request again, once. Requests accepted before "
-                "are never sent again."
-            )
-
-    def _ask(self, context: Context, number: int, what: str) -> None:
-        """Wait for a person's answer, without a worker. Returns if nobody can be asked about this request."""
-        from airflow_provider_volubile.questions import show_question
-
-        is_shown = show_question(
-            context["ti"].id,
-            subject="Was this request created in Volubile?",
-            body=(
-                f"The answer to the creation of {what} was lost, and no call of it appeared within "
-                f"{self.confirmation_timeout:g} s of looking. Look for it in Volubile's dashboard. If it exists, give "
-                "its id (campaigns only; without it the campaign can be waited for but not paused)."
-            ),
-            options=[CREATED, SEND, STOP],
-        )
-        if is_shown:
+            return
+        asks = self.on_unknown == "ask"
+        if asks and recovery.ask(context["ti"].id, what, self.confirmation_timeout):
             raise TaskAwaitingInput(method_name="answered", kwargs={"number": number})
+        raise recovery.unknown(record, what, self.confirmation_timeout, could_ask=asks)
 
     @useless_retries_avoided()
     def answered(self, context: Context, event: Mapping[str, Any], number: int) -> SubmissionHandle:
         """Go on with what a person answered."""
+        from airflow_provider_volubile.recovery import SEND, STOP, Answer
         from airflow_provider_volubile.submissions import SubmissionJournal
 
         journal = SubmissionJournal.resume(_KeptForever(context["task_state_store"]))
-        answer = (event.get("chosen_options") or [STOP])[0]
-        if journal is None or answer == STOP:
+        answer = Answer.read(event)
+        if journal is None or answer.chosen == STOP:
             if journal is not None:
                 self.give_up(journal)
             raise VolubileUnknownSubmission("Somebody decided to stop. Nothing was sent again.")
         if journal[number].state == "in_flight":
-            identifier = str((event.get("params_input") or {}).get("id") or "").strip()
-            if answer == SEND:
+            if answer.chosen == SEND:
                 journal.resend(number)
-            elif self.kind == "campaign" and identifier:
-                self._check_campaign(identifier, journal[number])
-                journal.accept(number, [identifier])
+            elif self.kind == "campaign" and answer.campaign_id:
+                self._check_campaign(answer.campaign_id, journal[number])
+                journal.accept(number, [answer.campaign_id])
             else:
                 journal.accept(number)
         return self._submit(context)

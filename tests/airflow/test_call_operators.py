@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from airflow.sdk import BaseOperator, chain
 
-from airflow_provider_volubile.operators import submission
+from airflow_provider_volubile import recovery
 from airflow_provider_volubile.operators.calls import (
     VolubileBulkCallsOperator,
     VolubileCreateCallOperator,
@@ -30,7 +30,7 @@ BRIEF = {"agent_id": REMINDER, "poll_interval": 0.2}
 @pytest.fixture(autouse=True)
 def _fast(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     simulator.configure(speed=3000)
-    monkeypatch.setattr(submission, "LOOK_AGAIN", timedelta(seconds=0.5))
+    monkeypatch.setattr(recovery, "LOOK_AGAIN", timedelta(seconds=0.5))
 
 
 def check_handle(ran: Ran, simulator: Simulator, task_id: str, people: list[str], kind: str) -> None:

@@ -27,7 +27,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from airflow_provider_volubile import dialling, questions, stopping, submissions, waiting
+from airflow_provider_volubile import dialling, recovery, stopping, submissions, waiting
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.api.models import AcceptedCall, Agent, Call, Campaign, Page
 from airflow_provider_volubile.exceptions import (
@@ -42,8 +42,9 @@ from airflow_provider_volubile.exceptions import (
 from airflow_provider_volubile.operators import campaigns, submission
 from airflow_provider_volubile.operators.calls import VolubileBulkCallsOperator
 from airflow_provider_volubile.operators.campaigns import VolubileCreateCampaignOperator
-from airflow_provider_volubile.operators.submission import CREATED, SEND, STOP, SubmissionOperator
+from airflow_provider_volubile.operators.submission import SubmissionOperator
 from airflow_provider_volubile.outcomes import NOTHING
+from airflow_provider_volubile.recovery import CREATED, SEND, STOP
 from airflow_provider_volubile.submissions import PENDING, SubmissionJournal
 from airflow_provider_volubile.triggers.events import wait_event
 from airflow_provider_volubile.waiting import look
@@ -523,7 +524,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     for module in (submission, waiting):
         monkeypatch.setattr(module, "time", ModelTime)
     monkeypatch.setattr(wire, "MAX_RECIPIENTS", 2)
-    monkeypatch.setattr(questions, "show_question", lambda ti_id, *, body, **_: World.here.shows(body))
+    monkeypatch.setattr(recovery, "show_question", lambda ti_id, *, body, **_: World.here.shows(body))
     monkeypatch.setattr(stopping, "resume_campaigns", lambda client, campaigns: None)
     logging.disable()
     monkeypatch.setattr(SubmissionOperator, "log", logging.getLogger(__name__))
@@ -688,6 +689,6 @@ def test_taking_calls_of_others_for_ours_is_found_out(model: pytest.MonkeyPatch)
 
 
 def test_taking_an_answer_for_that_to_another_question_is_found_out(model: pytest.MonkeyPatch) -> None:
-    model.setattr(questions, "show_question", lambda ti_id, *, body, **_: World.here.shows(body) or True)
+    model.setattr(recovery, "show_question", lambda ti_id, *, body, **_: World.here.shows(body) or True)
     with pytest.raises(CalledTwice):
         _two_answers_are_lost()

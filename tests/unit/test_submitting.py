@@ -18,7 +18,7 @@ import pytest
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
-from airflow_provider_volubile import dialling, questions, stopping
+from airflow_provider_volubile import dialling, recovery, stopping
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.api.auth import ApiKeyPair, BearerTokens
 from airflow_provider_volubile.api.client import VolubileClient
@@ -26,7 +26,8 @@ from airflow_provider_volubile.api.pacing import RateWindow
 from airflow_provider_volubile.exceptions import VolubileError, VolubileUnavailable
 from airflow_provider_volubile.operators.calls import VolubileBulkCallsOperator
 from airflow_provider_volubile.operators.campaigns import VolubileCreateCampaignOperator
-from airflow_provider_volubile.operators.submission import SEND, STOP, SubmissionOperator
+from airflow_provider_volubile.operators.submission import SubmissionOperator
+from airflow_provider_volubile.recovery import SEND, STOP
 from airflow_provider_volubile.simulator import REMINDER_AGENT_ID, Simulator
 from airflow_provider_volubile.submissions import HEAD_KEY, SubmissionJournal
 
@@ -70,7 +71,7 @@ def _here(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     simulator.configure(speed=3000, dial_interval=0)
     monkeypatch.setattr(stopping, "Variable", Variables())
     monkeypatch.setattr(stopping, "is_stopped", lambda ti: True)
-    monkeypatch.setattr(questions, "show_question", lambda *_, **__: True)
+    monkeypatch.setattr(recovery, "show_question", lambda *_, **__: True)
 
 
 class Task:
