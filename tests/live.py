@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -23,9 +24,12 @@ FINISHED = ("success", "failed")
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A port that nothing uses, and that no other connection of this machine gets by chance before it is used."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)  # below those that systems give away
+        with contextlib.suppress(OSError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def connection_json(simulator: Simulator, **extra: Any) -> str:

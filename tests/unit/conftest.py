@@ -1,6 +1,9 @@
-"""Clients of the simulator, without Airflow."""
+"""Clients of the simulator, without Airflow; and an address where nobody listens."""
 
 from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,3 +17,11 @@ from airflow_provider_volubile.simulator import Simulator
 def client(simulator: Simulator) -> VolubileClient:
     keys = ApiKeyPair(simulator.primary_key, simulator.secondary_key, name="test")
     return VolubileClient(simulator.url, keys, window=RateWindow(limit=100_000))
+
+
+@pytest.fixture
+def deaf() -> Iterator[socket.socket]:
+    """A socket that refuses connections until it listens. It is bound: no other process gets its port meanwhile."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound

@@ -262,9 +262,10 @@ def test_plain_http_to_this_machine_goes_through_no_proxy(
     assert proxy.heads == []
 
 
-def test_a_proxy_that_is_not_there_is_named_without_its_password(tested: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+def test_a_proxy_that_is_not_there_is_named_without_its_password(
+    tested: Any, deaf: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = deaf.getsockname()[1]
     monkeypatch.setenv("HTTPS_PROXY", f"http://user:proxy-password@127.0.0.1:{port}")
     good, text = tested("")
     assert not good
@@ -342,10 +343,8 @@ def test_a_name_that_does_not_exist(tested: Any) -> None:
     assert f"Asked from the machine {socket.gethostname()}" in text
 
 
-def test_nobody_listens(tested: Any) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    good, text = tested(f"http://127.0.0.1:{port}")
+def test_nobody_listens(tested: Any, deaf: socket.socket) -> None:
+    good, text = tested(f"http://127.0.0.1:{deaf.getsockname()[1]}")
     assert not good
     assert "the connection was refused" in text
 

@@ -151,16 +151,11 @@ def test_a_redirect_of_a_request_that_dials_is_never_followed(
     assert other_server.requests == []
 
 
-def unused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.operation)
 def test_a_connection_that_was_never_made_is_tried_again_by_all(
-    route: Route, make_client: Any, pauses: list[float], window: Any
+    route: Route, make_client: Any, pauses: list[float], window: Any, deaf: socket.socket
 ) -> None:
-    client = make_client(base_url=f"http://127.0.0.1:{unused_port()}")
+    client = make_client(base_url=f"http://127.0.0.1:{deaf.getsockname()[1]}")
     with pytest.raises(VolubileUnavailable, match="refused") as error:
         CALLS[route.operation](client)
     assert len(pauses) == 2, "three attempts have two pauses"
@@ -169,21 +164,21 @@ def test_a_connection_that_was_never_made_is_tried_again_by_all(
 
 
 @pytest.mark.parametrize("operation", sorted(DIALS))
-def test_a_host_that_begins_to_answer_is_dialled_once(operation: str, tell: Any, make_client: Any, server: Any) -> None:
+def test_a_host_that_begins_to_answer_is_dialled_once(
+    operation: str, tell: Any, make_client: Any, server: Any, deaf: socket.socket
+) -> None:
     """Nobody listens at first; then the very same request goes through."""
-    port = unused_port()
+    port = deaf.getsockname()[1]
     route = next(route for route in ROUTES if route.operation == operation)
     server.on(pattern(route), good(tell, route))
-    listeners: list[socket.socket] = []
 
     def wake_up(_: float) -> None:
         from threading import Thread
 
-        listener = socket.create_server(("127.0.0.1", port))
-        listeners.append(listener)
+        deaf.listen()
 
         def forward() -> None:
-            conn, _ = listener.accept()
+            conn, _ = deaf.accept()
             upstream = socket.create_connection(("127.0.0.1", server.port))
             with conn, upstream:
                 upstream.sendall(conn.recv(2**16))
@@ -202,8 +197,6 @@ def test_a_host_that_begins_to_answer_is_dialled_once(operation: str, tell: Any,
 
     CALLS[operation](make_client(base_url=f"http://127.0.0.1:{port}", sleep=wake_up))
     assert len(server.requests) == 1
-    for listener in listeners:
-        listener.close()
 
 
 @pytest.mark.parametrize("operation", sorted(DIALS))
