@@ -134,16 +134,15 @@ def advance(
                 log.warning("%s", unknown)
                 if unknown.accepted:
                     journal.accept(number)
-            except VolubileRequestRefused as refused:
-                if not dialler.refusals_are_rejections:
-                    _not_taken(journal, number)
-                    raise
-                journal.refuse(number, refused.reason or str(refused))
             except VolubileError as error:
-                # Without its token a request was not even sent.
-                if isinstance(error, NOT_TAKEN) or error.operation == ISSUE_TOKEN.operation:
-                    _not_taken(journal, number)
-                raise
+                # Without its token a request was not even sent, and nothing was said about the person.
+                was_sent = error.operation != ISSUE_TOKEN.operation
+                if was_sent and dialler.refusals_are_rejections and isinstance(error, VolubileRequestRefused):
+                    journal.refuse(number, error.reason or str(error))
+                else:
+                    if not was_sent or isinstance(error, NOT_TAKEN):
+                        _not_taken(journal, number)
+                    raise
         if journal[number].state == "in_flight":
             found = dialler.find(number, part, journal[number])
             if found is None:

@@ -205,11 +205,15 @@ def test_a_try_whose_store_was_refused_before_it_sent_leaves_nothing_unknown(
 
 
 @KINDS
-def test_a_token_that_cannot_be_read_leaves_nothing_unknown(simulator: Simulator, kind: str) -> None:
+@pytest.mark.parametrize("fault", [("malformed", {}), ("status", {"status": 400})], ids=["unreadable", "refused"])
+def test_a_token_that_is_not_to_be_had_says_nothing_of_the_people(
+    simulator: Simulator, kind: str, fault: tuple[str, dict[str, int]]
+) -> None:
     task = Task(simulator, kind)
-    simulator.fault("issueToken", "malformed", skip=1)  # the first is for the agent
-    assert "issueToken: the answer" in str(task.try_(task.client(with_tokens=True)))
-    assert task.try_()["recipients"] == 5
+    simulator.fault("issueToken", fault[0], skip=1, **fault[1])  # the first is for the agent
+    assert str(task.try_(task.client(with_tokens=True))).startswith("issueToken: ")
+    handle = task.try_()
+    assert (handle["recipients"], handle["rejected"]) == (5, 0)
     assert task.times_called == dict.fromkeys(PEOPLE, 1)
 
 
