@@ -44,7 +44,8 @@ def fetch_all(
     :param fetch: called with an item in a thread of its own; the client paces its requests.
     :param failures_in_a_row: so many items that could not be had mean that the service is down.
     :return: pairs of an item and its result, or the error that concerns this item alone.
-    :raises VolubileError: an error that concerns everyone: refused credentials, or a service that is down.
+    :raises VolubileError: an error that concerns everyone: refused credentials, or a service that is down. What was
+        being fetched by then is paid for, and handed over before.
     """
     latencies: deque[float] = deque(maxlen=32)
     rate = LIMIT / LENGTH
@@ -64,9 +65,12 @@ def fetch_all(
     remaining = iter(items)
     running: dict[Future[ResultT], ItemT] = {}
     failures = 0
+    everyones: VolubileError | None = None
     pool = ThreadPoolExecutor(most_workers, thread_name_prefix="volubile-fetch")
 
     def submit(most: int) -> None:
+        if everyones:
+            return
         at_work = sum(not future.done() for future in running)
         room = min(most - len(running), requests_at_a_time(latencies, rate) - at_work)
         for item in islice(remaining, max(room, 0)):
@@ -76,24 +80,23 @@ def fetch_all(
         while True:
             submit(most_workers)
             if not running:
-                return
+                break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 item = running.pop(future)
                 try:
                     result: ResultT | VolubileError = future.result()
                     failures = 0
-                except (VolubileRateLimitError, VolubileUnavailable) as error:
-                    failures += 1
-                    if failures >= failures_in_a_row:
-                        raise
-                    result = error
-                except VolubileAuthError:
-                    raise
                 except VolubileError as error:
-                    failures = 0
                     result = error
+                    unanswered = isinstance(error, VolubileRateLimitError | VolubileUnavailable)
+                    failures = failures + 1 if unanswered else 0
+                    if failures >= failures_in_a_row or isinstance(error, VolubileAuthError):
+                        everyones = everyones or error
+                        continue
                 submit(most_workers - 1)  # the caller is busy with one, for who knows how long
                 yield item, result
+        if everyones:
+            raise everyones
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

@@ -258,6 +258,26 @@ def test_refused_credentials_stop_everything():
     assert len(asked) < 20
 
 
+def test_what_was_being_fetched_when_everything_stops_is_handed_over():
+    """Whether it ends after the refusal or together with it: what was paid for is not thrown away."""
+    refused = threading.Event()
+
+    def fetch(item):
+        if item == 6:
+            refused.set()
+            raise VolubileAuthError("401")
+        if item == 5:
+            assert refused.wait(60)
+        time.sleep(0.3)  # so long that several are asked for at a time
+        return item
+
+    found = []
+    with pytest.raises(VolubileAuthError):
+        found.extend(item for item, _ in fetch_all(fetch, range(1000)))
+    assert {0, 1, 2, 3, 4, 5} <= set(found)
+    assert len(found) < 20
+
+
 def test_a_service_that_is_down_is_not_asked_to_the_end():
     asked = []
 
