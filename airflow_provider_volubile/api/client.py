@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from airflow_provider_volubile.api import routes, wire
+from airflow_provider_volubile.api.addresses import check_base_url
 from airflow_provider_volubile.api.answers import (
     is_empty,
     read_accepted,
@@ -37,7 +38,7 @@ from airflow_provider_volubile.api.recordings import Recording, open_recording
 from airflow_provider_volubile.api.routes import Route
 from airflow_provider_volubile.api.sending import Message, RateLimit, RetryBudget, Sender, Window
 from airflow_provider_volubile.api.tokens import check_scopes, issued_token
-from airflow_provider_volubile.api.transport import JSON_LIMIT, Answer, Transport, check_base_url
+from airflow_provider_volubile.api.transport import JSON_LIMIT, Answer, Transport
 from airflow_provider_volubile.exceptions import (
     VolubileInputError,
     VolubileNotFound,

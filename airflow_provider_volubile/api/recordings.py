@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from urllib.parse import urljoin, urlsplit
 
 from airflow_provider_volubile.api import wire
+from airflow_provider_volubile.api.addresses import is_loopback, origin
 from airflow_provider_volubile.api.answers import unreadable
 from airflow_provider_volubile.api.routes import GET_RECORDING
 from airflow_provider_volubile.api.sending import Message, Sender
-from airflow_provider_volubile.api.transport import Answer, ConnectionFault, Transport, is_loopback, origin
+from airflow_provider_volubile.api.transport import Answer, ConnectionFault, Transport
 from airflow_provider_volubile.exceptions import (
     VolubileNotFound,
     VolubileProtocolError,

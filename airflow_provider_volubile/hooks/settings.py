@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from airflow.sdk import Connection
 from airflow.sdk.log import mask_secret
 
+from airflow_provider_volubile.api.addresses import check_base_url
 from airflow_provider_volubile.api.auth import ApiKeyPair, BearerTokens, Credentials, check_key
-from airflow_provider_volubile.api.transport import check_base_url
 from airflow_provider_volubile.exceptions import VolubileInputError
 
 DEFAULT_HOST = "https://api.eu.volubile.ai"

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from airflow_provider_volubile.api import transport
+from airflow_provider_volubile.api.addresses import check_base_url, origin
 from airflow_provider_volubile.api.auth import ApiKeyPair
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.api.sending import RetryBudget
-from airflow_provider_volubile.api.transport import check_base_url, describe, origin
+from airflow_provider_volubile.api.transport import describe
 from airflow_provider_volubile.exceptions import (
     VolubileInputError,
     VolubileProtocolError,
