@@ -24,25 +24,31 @@ class CallRef(NamedTuple):
     :param status: None when the call was not looked at.
     :param recorded: None likewise, or when the service does not tell.
     :param at: the call's time, aware: ``created``, else ``startTime``, else ``endTime``.
+    :param has_end: whether the call has an ``endTime``.
     """
 
     call_id: str
     status: str | None = None
     recorded: bool | None = None
     at: datetime | None = None
+    has_end: bool = False
 
     @classmethod
     def of(cls, call: Call) -> CallRef:
-        return cls(call.id, call.status, call.recorded, time_of(call))
+        return cls(call.id, call.status, call.recorded, time_of(call), call.end_time is not None)
 
     @property
-    def is_final(self) -> bool:
-        return self.status in wire.FINAL_CALL_STATUSES
+    def has_ended(self) -> bool:
+        """Whether the call is over. A status that came later than this package is, when the call has an end."""
+        if self.status in wire.CALL_STATUSES:
+            return self.status in wire.FINAL_CALL_STATUSES
+        return self.has_end
 
     @property
     def expects_transcript(self) -> bool:
-        """Whether a transcript may appear: somebody was heard, or that is not known yet."""
-        return not self.is_final or self.status in wire.TRANSCRIBED_CALL_STATUSES
+        """Whether a transcript may appear: somebody was heard, or that is not known."""
+        nobody_was_heard = wire.FINAL_CALL_STATUSES - wire.TRANSCRIBED_CALL_STATUSES
+        return self.status not in nobody_was_heard
 
 
 def time_of(call: Call) -> datetime | None:

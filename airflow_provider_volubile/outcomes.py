@@ -201,17 +201,25 @@ def final_counts(recipients: int, *, settled: int, counts: Mapping[str, int], ca
 
 
 def check_gaps(
-    counts: Mapping[str, int], *, max_missing: int | None = None, min_success_ratio: float | None = None
+    counts: Mapping[str, int],
+    *,
+    refused: int = 0,
+    max_missing: int | None = None,
+    min_success_ratio: float | None = None,
 ) -> None:
     """Hold the outcomes against what the task asked for.
 
     :param counts: people by outcome.
+    :param refused: people whose number the service did not take; they are in no count.
     :raises VolubileOutcomeGap: with the figures.
     """
-    people = sum(counts.values())
-    missing = counts.get(NEVER_DIALED, 0)
+    people = sum(counts.values()) + refused
+    missing = counts.get(NEVER_DIALED, 0) + refused
     if max_missing is not None and missing > max_missing:
-        raise VolubileOutcomeGap(f"{missing} of {people} recipients were never dialled; max_missing is {max_missing}.")
+        of_them = f" ({refused} refused by the service)" if refused else ""
+        raise VolubileOutcomeGap(
+            f"{missing} of {people} recipients were never dialled{of_them}; max_missing is {max_missing}."
+        )
     reached = sum(number for status, number in counts.items() if status in wire.REACHED_CALL_STATUSES)
     # The quotient is rounded as the user's number was: 55 of 100 are 0.55, while 0.55 * 100 is more than 55.
     if min_success_ratio is not None and people and reached / people < min_success_ratio:

@@ -17,7 +17,7 @@ import time
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -25,7 +25,8 @@ from itertools import pairwise
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_volubile.api import wire
+from airflow_provider_volubile.api import routes, wire
+from airflow_provider_volubile.api.paging import turn_pages
 from airflow_provider_volubile.exceptions import (
     VolubileAuthError,
     VolubileError,
@@ -41,7 +42,7 @@ from airflow_provider_volubile.watches import CampaignWatch, FilteredWatch, List
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient
-    from airflow_provider_volubile.api.models import Call
+    from airflow_provider_volubile.api.models import Call, Page, TranscriptEvent
 
 log = logging.getLogger(__name__)
 
@@ -458,12 +459,12 @@ class _Look:
             watch.see_status(status)
 
     def _read_transcript(self, call_id: str, watches: Sequence[Watch]) -> None:
-        try:
-            self.client.get_transcript(call_id)
-        except VolubileNotFound:
-            self._count()
-            return
+        events: Sequence[TranscriptEvent] = ()
+        with suppress(VolubileNotFound):
+            events = self.client.get_transcript(call_id)
         self._count()
+        if not events:
+            return
         self.moved += 1
         for watch in watches:
             watch.see_transcript(call_id)
@@ -511,21 +512,20 @@ def pages(
 
     New calls push older ones to later pages while we read, so a call may come twice and none is missed. Where the
     service does not sort as asked, everything since ``since`` is read.
+
+    :raises VolubileProtocolError: the list breaks off, as :func:`~.api.paging.turn_pages` says.
     """
     days: dict[str, Any] = {}
     if since is not None and since > BEGINNING:
         days["from_date"], days["to_date"] = wire.days_around(since, now)
-    number = 1
-    while True:
-        page = client.list_calls(**filters, **days, page=number, size=PAGE_SIZE, sort=wire.NEWEST_FIRST)
+
+    def fetch(number: int) -> Page[Call]:
+        return client.list_calls(**filters, **days, page=number, size=PAGE_SIZE, sort=wire.NEWEST_FIRST)
+
+    for page in turn_pages(routes.LIST_CALLS.operation, fetch):
         yield page.content
-        if not page.received or page.page not in (None, number):
-            return
-        if page.total_pages is not None and number >= page.total_pages:
-            return
         # A call without any time, just created, says nothing about the order.
         times = [at for call in page.content if (at := Attempt.of(call).at) > BEGINNING]
         newest_first = all(later <= earlier for earlier, later in pairwise(times))
         if horizon is not None and times and newest_first and times[-1] < horizon:
             return
-        number += 1

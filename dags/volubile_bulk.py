@@ -56,7 +56,7 @@ def volubile_bulk():
         task_id="call_people",
         agent_id=AGENT,
         outcomes_path=f"{OUTPUT}/outcomes/{{{{ '%03d' % ti.map_index }}}}.jsonl.gz",
-        max_missing=0,  # everybody, or the task fails and says how many
+        max_missing=0,  # everybody with a number, or the task fails and says how many
         deferrable=True,  # hours of waiting, and no worker is held
     ).expand(recipients=split(f"{OUTPUT}/people"))
 

@@ -413,6 +413,15 @@ def transcript_events(body: bytes) -> list[Any]:
     return data
 
 
+def is_whole_transcript(actions: Iterable[str]) -> bool:
+    """Whether a transcript is one of a call that has ended, by its events.
+
+    The actions are documented (https://docs.volubile.ai/api-reference/calls/get-transcript). Inferred: nothing comes
+    after this one.
+    """
+    return "HANG_UP" in actions
+
+
 def _is_event(data: Any) -> bool:
     return isinstance(data, Mapping) and not data.keys().isdisjoint({"action", "time", "actor", "message"})
 

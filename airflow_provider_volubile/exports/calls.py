@@ -20,7 +20,7 @@ from airflow_provider_volubile.exports.rows import FlatColumns, call_row
 from airflow_provider_volubile.exports.schemas import CALLS
 from airflow_provider_volubile.exports.spool import Spool
 from airflow_provider_volubile.exports.tally import VolubileIncompleteExport
-from airflow_provider_volubile.lookup import time_of
+from airflow_provider_volubile.lookup import CallRef, time_of
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
@@ -101,7 +101,7 @@ def export_calls(client: VolubileClient, table: CallsTable, begin: datetime, end
             day = latest if moment is None else days.get(partition(moment, table.zone))
             if day is None or (moment and moment >= day.until):
                 continue
-            if moment is None or not _has_ended(call):
+            if moment is None or not CallRef.of(call).has_ended:
                 if moment:
                     open_since = min(moment, open_since or moment)
                 day.export.miss(call.id, f"{call.status or 'no status'}: has {'not ended' if moment else 'no time'}")
@@ -188,11 +188,6 @@ def _listed(client: VolubileClient, table: CallsTable, begin: datetime, end: dat
         from_date=from_date,
         to_date=to_date,
     )
-
-
-def _has_ended(call: Call) -> bool:
-    """Whether a call is over. A status that came later than this package is, when the call has an end."""
-    return call.is_final or (call.status not in wire.CALL_STATUSES and call.end_time is not None)
 
 
 class Watermark:

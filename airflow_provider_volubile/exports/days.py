@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -27,6 +28,7 @@ def read_zone(name: str) -> ZoneInfo:
 def read_moment(name: str, value: Any) -> datetime:
     """A moment as a user gives it: a datetime, or its ISO 8601 text as a template renders it.
 
+    :return: in UTC: moments of one zone would be compared by their clocks.
     :raises VolubileInputError: it is neither, or has no time zone.
     """
     try:
@@ -39,7 +41,10 @@ def read_moment(name: str, value: Any) -> datetime:
         raise VolubileInputError(
             f"{name} is {value!r}, without a time zone; write '2025-11-12T00:00:00+01:00', for example."
         )
-    return moment
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise VolubileInputError(f"{name} is {value!r}, where the calendar ends.") from error
 
 
 def check_interval(begin: datetime, end: datetime, now: datetime) -> None:
@@ -72,7 +77,10 @@ def days_between(begin: datetime, end: datetime, zone: ZoneInfo) -> list[date]:
 
 def partition(moment: datetime | None, zone: ZoneInfo) -> str:
     """The folder of a moment's day, such as ``date=2025-11-12``."""
-    day = moment.astimezone(zone).date().isoformat() if moment else UNKNOWN_DAY
+    day = UNKNOWN_DAY
+    if moment:
+        with suppress(OverflowError):  # beyond the calendar's end, by a few hours
+            day = moment.astimezone(zone).date().isoformat()
     return f"date={day}"
 
 

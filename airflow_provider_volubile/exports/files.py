@@ -81,7 +81,8 @@ class Export:
         self._files: dict[str, dict[str, Any]] = {}
         self._missing: dict[str, str] = {}
         self.look()
-        self._workspace = tempfile.TemporaryDirectory(prefix="volubile-export-")
+        # Downloads may still write there when an error has ended the export; theirs must not take its place.
+        self._workspace = tempfile.TemporaryDirectory(prefix="volubile-export-", ignore_cleanup_errors=True)
 
     def __enter__(self) -> Export:
         return self
@@ -175,13 +176,22 @@ class Export:
         """Report a call that is not in the export."""
         self._missing[call_id] = reason
 
+    def _left_over(self) -> set[str]:
+        """Files of an earlier run that are no longer part of this export, nor of any other in the folder."""
+        left_over = self._earlier_files.keys() - self._files.keys()
+        if left_over:
+            for manifest in store.find(self.folder, "_*.manifest.json"):
+                if manifest.name != self.manifest.name and isinstance(other := store.read_json(manifest), Mapping):
+                    left_over -= {entry["path"] for entry in other.get("files", ())}
+        return left_over
+
     def finish(self, counts: Mapping[str, int], **facts: Any) -> str:
         """Remove what an earlier run of this export left over, and write the manifest.
 
         :param facts: what else the manifest says.
         :return: the manifest's path.
         """
-        for path in self._earlier_files.keys() - self._files.keys():
+        for path in self._left_over():
             log.info("Removing %s: no longer part of this export", self.folder / path)
             store.remove(self.folder / path)
         manifest = {

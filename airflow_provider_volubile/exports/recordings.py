@@ -103,10 +103,11 @@ def export_recordings(client: VolubileClient, export: Export, refs: Iterable[Cal
                 export.add_file(path, answer.path, call_id=ref.call_id, content_type=answer.content_type)
                 tally.written += 1
             del pending[ref.call_id]
-    except VolubileError as error:
+    except Exception as error:
         if tally.written:  # and is in the store, where no file may be that no manifest lists
+            reason = error if isinstance(error, VolubileError) else type(error).__name__
             for ref in pending.values():
-                tally.add_error(ref, VolubileUnavailable(f"the export ended before it: {error}"))
+                tally.add_error(ref, VolubileUnavailable(f"the export ended before it: {reason}"))
             with suppress(VolubileStoreError):
                 export.finish(tally.counts)
         raise
@@ -115,11 +116,11 @@ def export_recordings(client: VolubileClient, export: Export, refs: Iterable[Cal
 
 def _is_recorded(ref: CallRef) -> bool:
     """Whether there is a whole recording: while a call goes on, there may be a part of one."""
-    return bool(ref.recorded and ref.is_final)
+    return bool(ref.recorded and ref.has_ended)
 
 
 def _count_unrecorded(ref: CallRef, tally: Tally) -> None:
-    if not ref.is_final:
+    if not ref.has_ended:
         tally.add_missing(ref, f"{ref.status or 'no status'}: has not ended")
     elif ref.recorded is None:
         tally.add_missing(ref, f"{ref.status}: the service does not tell whether it was recorded")

@@ -83,6 +83,15 @@ def remove(target: ObjectStoragePath) -> None:
         target.fs.rm_file(target.path)
 
 
+def find(folder: ObjectStoragePath, pattern: str) -> list[ObjectStoragePath]:
+    """Files of a folder whose names fit a pattern.
+
+    :raises VolubileStoreError: the store refused.
+    """
+    with _refusals("list", folder):
+        return [path for path in folder.iterdir() if path.match(pattern)]
+
+
 def read_json(target: ObjectStoragePath) -> Any:
     """Read a JSON file; None if there is none, or if it cannot be understood.
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo
 
+from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.exceptions import (
     VolubileError,
     VolubileNotFound,
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Late transcripts are asked for by so many at a time, once per rate window: half of it stays for others.
-LATE_AT_A_TIME = 50
+# Late transcripts are asked for with so many requests, once per rate window: half of it stays for others.
+REQUESTS_FOR_LATE = 50
 PAUSE = 15.0  # seconds
 
 
@@ -115,7 +116,7 @@ def _expected(refs: Iterable[CallRef], tally: Tally) -> Iterator[CallRef]:
 def _count_absent(ref: CallRef, tally: Tally, patience: float) -> None:
     if not ref.expects_transcript:
         tally.add_none(ref, f"{ref.status}: nobody was heard")
-    elif ref.is_final:
+    elif ref.has_ended:
         tally.add_missing(ref, f"{ref.status}: no transcript after {patience:g} s")
     else:
         tally.add_missing(ref, f"{ref.status or 'no status'}: has not ended")
@@ -136,20 +137,44 @@ def _read_all(client: VolubileClient, refs: Iterable[CallRef], patience: float) 
 
     yield from ask(refs)
     deadline = time.monotonic() + patience
+    asked_once = len(late) if patience > 0 else 0
+
+    def ask_again(most_requests: float) -> Iterator[tuple[CallRef, Answer]]:
+        nonlocal asked_once
+        again: list[CallRef] = []
+        while late and most_requests > 0:
+            again.append(late.popleft()[0])
+            most_requests -= 1 if again[-1].has_ended else 2  # its call is looked at, too
+        asked_once = max(asked_once - len(again), 0)
+        # Those that could not be had stand side by side here, which says nothing of the service.
+        yield from ask(again, failures_in_a_row=math.inf)
+
     while late and (left := deadline - time.monotonic()) > 0:
         log.info("%d transcripts are not there yet; waiting for up to %.0f s more", len(late), left)
         time.sleep(min(PAUSE, left))
-        again = [late.popleft()[0] for _ in range(min(LATE_AT_A_TIME, len(late)))]
-        # Those that could not be had stand side by side here, which says nothing of the service.
-        yield from ask(again, failures_in_a_row=math.inf)
+        yield from ask_again(REQUESTS_FOR_LATE)
+    while asked_once:  # they came last in a long queue, and nobody is given up without a second look
+        yield from ask_again(REQUESTS_FOR_LATE)
     yield from late
 
 
 def _read(client: VolubileClient, ref: CallRef) -> Sequence[TranscriptEvent] | Absent:
-    """A transcript, or what is known of a call that has none. An empty one counts as not there yet."""
+    """A transcript, or what is known of a call that has none. An empty one counts as not there yet.
+
+    Whether there may be a part of one while the call goes on is not documented: only its end makes it whole.
+    """
+    events = _events(client, ref.call_id)
+    if events and (ref.has_ended or wire.is_whole_transcript(event.action for event in events)):
+        return events
+    if not ref.has_ended:
+        ref = CallRef.of(client.get_call(ref.call_id))
+        if events and ref.has_ended:
+            events = _events(client, ref.call_id)
+    return events if events and ref.has_ended else Absent(ref)
+
+
+def _events(client: VolubileClient, call_id: str) -> Sequence[TranscriptEvent]:
     try:
-        if events := client.get_transcript(ref.call_id):
-            return events
+        return client.get_transcript(call_id)
     except VolubileNotFound:
-        pass
-    return Absent(ref if ref.is_final else CallRef.of(client.get_call(ref.call_id)))
+        return ()

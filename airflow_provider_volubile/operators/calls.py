@@ -159,7 +159,14 @@ class VolubileCreateCallOperator(CallOperator):
         self.call_context = call_context
 
     def source(self) -> list[dict[str, Any]]:
-        return [{"phone": unwrap(self.phone), "context": unwrap(self.call_context) or {}}]
+        context = unwrap(self.call_context)
+        if not isinstance(context, Mapping | None):
+            raise VolubileInputError(
+                f"call_context: got a {type(context).__name__} where an object is expected, such as "
+                "{'firstName': 'Lucie'}; hand over the task's output itself (call_context=task.output), or set "
+                "render_template_as_native_obj=True on the Dag."
+            )
+        return [{"phone": unwrap(self.phone), "context": context or {}}]
 
     def parts(self, people: Sequence[Recipient]) -> list[tuple[Recipient, ...]]:
         from airflow_provider_volubile.recipients import split_parts
@@ -224,6 +231,7 @@ class VolubileGetTranscriptOperator(VolubileOperator):
 
     @useless_retries_avoided()
     def execute(self, context: Context) -> list[TranscriptEntry]:
+        from airflow_provider_volubile.api import wire
         from airflow_provider_volubile.outcomes import NOTHING
         from airflow_provider_volubile.triggers.calls import VolubileCallsTrigger
         from airflow_provider_volubile.triggers.events import wait_event
@@ -233,8 +241,10 @@ class VolubileGetTranscriptOperator(VolubileOperator):
 
         client = self.hook.client()
         with suppress(VolubileNotFound):
-            return self._fetch(client)
-        self.log.info("Call %s has no transcript yet.", self.call_id)
+            transcript = self._fetch(client)
+            if wire.is_whole_transcript(entry["action"] for entry in transcript):
+                return transcript
+        self.log.info("Call %s has no whole transcript yet.", self.call_id)
         deadline = datetime.now(UTC) + timedelta(seconds=self.timeout)
         if self.deferrable:
             self.defer(
@@ -277,7 +287,8 @@ class VolubileGetTranscriptOperator(VolubileOperator):
         if event["missing"]:
             raise VolubileInputError(f"call_id {self.call_id!r}: this account has no such call.")
         with suppress(VolubileNotFound):
-            return self._fetch(self.hook.client())
+            if transcript := self._fetch(self.hook.client()):
+                return transcript
         status = next(iter(event["counts"]), "unknown")
         if status not in wire.TRANSCRIBED_CALL_STATUSES:
             raise AirflowSkipException(

@@ -87,8 +87,9 @@ class SubmissionOperator(VolubileOperator):
     :param confirmation_timeout: how long to look for the calls of such a request, in seconds.
     :param allow_resubmit: when somebody clears the task after its submission came to its end, call everyone again.
     :param outcomes_path: write one row per recipient there (``.jsonl.gz``, ``.csv`` or ``.parquet``).
-    :param max_missing: fail if more recipients than this were never dialled.
-    :param min_success_ratio: fail if a smaller share of the recipients was reached (``COMPLETED``, ``TRANSFERRED``).
+    :param max_missing: fail if more recipients than this were never dialled, those included whose number the service
+        did not take. Rows that are no recipients (no number, a duplicate) are counted in ``rejected`` instead.
+    :param min_success_ratio: fail if a smaller share of the same people was reached (``COMPLETED``, ``TRANSFERRED``).
     """
 
     template_fields: Sequence[str] = (
@@ -181,7 +182,7 @@ class SubmissionOperator(VolubileOperator):
 
     def handle(self, journal: SubmissionJournal) -> SubmissionHandle:
         """What to hand over; subclasses add what their kind has."""
-        refused = sum(record.state == "refused" for record in journal)
+        refused = _refused(journal)
         return SubmissionHandle(
             kind=self.kind,
             agent_id=self.agent_id,
@@ -501,7 +502,12 @@ class SubmissionOperator(VolubileOperator):
         )
         if self.outcomes_path:
             handle["outcomes"] = self._write_outcomes(journal, handle)
-        check_gaps(handle["counts"], max_missing=self.max_missing, min_success_ratio=self.min_success_ratio)
+        check_gaps(
+            handle["counts"],
+            refused=_refused(journal),
+            max_missing=self.max_missing,
+            min_success_ratio=self.min_success_ratio,
+        )
         journal.complete({key: handle[key] for key in ("counts", "outcomes") if key in handle})
         return handle
 
@@ -582,6 +588,11 @@ class SubmissionOperator(VolubileOperator):
             )
         write_table(str(self.outcomes_path), rows, OUTCOMES)
         return str(self.outcomes_path)
+
+
+def _refused(journal: SubmissionJournal) -> int:
+    """How many people the service did not take: only requests for one person are refused and passed over."""
+    return sum(record.state == "refused" for record in journal)
 
 
 def _reference(ti: Any, journal: SubmissionJournal) -> str:

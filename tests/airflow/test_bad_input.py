@@ -63,6 +63,11 @@ CASES: dict[str, tuple[Callable[..., BaseOperator], str]] = {
         call(call_context={"visit": {"days": [timedelta(1)]}}),
         "context value of 'visit' cannot be sent, it is a dict that is not JSON",
     ),
+    "text_of_a_context": (
+        call(call_context="{{ {'firstName': 'Lucie'} }}"),
+        "call_context: got a str where an object is expected",
+    ),
+    "a_list_as_context": (call(call_context=[["firstName", "Lucie"]]), "call_context: got a list where an object is"),
     # Files
     "no_file": (bulk(recipients="/nowhere/people.csv"), "/nowhere/people.csv: cannot be read (FileNotFoundError"),
     "spreadsheet": (bulk(recipients="people.xlsx"), "people.xlsx: its format is not known by its name; expected .csv"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
@@ -134,7 +135,7 @@ def test_who_is_refused_is_reported_and_stops_no_one(run_dag: RunDag, simulator:
         refuse = configure(simulator, call_answer="id")
         simulator.fault("createCall", "status", status=400, skip=1)
         single = VolubileBulkCallsOperator(
-            task_id="single", recipients=people, submit_as="single", outcomes_path=str(table), **BRIEF
+            task_id="single", recipients=people, submit_as="single", outcomes_path=str(table), max_missing=1, **BRIEF
         )
         rows = [*phones(2, source), "12", "", {"phone": "+33639989999", "firstName": "Lucie"}, "+33639989999"]
         bulk = VolubileBulkCallsOperator(task_id="bulk", recipients=rows, wait_for_completion=False, **BRIEF)
@@ -154,6 +155,26 @@ def test_who_is_refused_is_reported_and_stops_no_one(run_dag: RunDag, simulator:
     assert (handle["recipients"], handle["rejected"], len(handle["call_ids"])) == (3, 3, 3)
     assert "counts" not in handle, "nobody waited for an outcome"
     assert simulator.summary()["people"] == 6
+
+
+@pytest.mark.parametrize("bound", [{"max_missing": 0}, {"min_success_ratio": 0.51}])
+def test_who_is_refused_counts_as_missing(run_dag: RunDag, simulator: Simulator, bound: dict[str, Any]) -> None:
+    people = phones(2, numbers())
+    failures = Failures()
+
+    def make() -> None:
+        simulator.fault("createCall", "status", status=400, skip=1)
+        VolubileBulkCallsOperator(
+            task_id="single",
+            recipients=people,
+            submit_as="single",
+            on_failure_callback=failures,
+            **bound,
+            **BRIEF,
+        )
+
+    assert run_dag(make).state == "failed"
+    assert re.search("[01] of 2 recipients were (never dialled|reached)", failures["single"])
 
 
 def test_ten_thousand_people_in_one_task(run_dag: RunDag, simulator: Simulator) -> None:

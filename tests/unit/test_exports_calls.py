@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -299,6 +299,18 @@ class TestIntervals:
     def test_a_moment_without_a_zone(self, value):
         with pytest.raises(VolubileInputError, match="without a time zone"):
             read_moment("interval_start", value)
+
+    def test_an_interval_within_the_hour_that_comes_twice(self):
+        begin, end = datetime(2025, 10, 26, 2, 30, tzinfo=PARIS), datetime(2025, 10, 26, 2, 10, fold=1, tzinfo=PARIS)
+        moments = read_moment("interval_start", begin), read_moment("interval_end", end)
+        check_interval(*moments, datetime.now(UTC))
+        assert moments[1] - moments[0] == timedelta(minutes=40)
+
+    def test_the_calendar_ends(self):
+        last = datetime.max.replace(tzinfo=UTC)
+        assert partition(last, PARIS) == "date=unknown"
+        with pytest.raises(VolubileInputError, match="where the calendar ends"):
+            read_moment("interval_end", last.replace(tzinfo=timezone(timedelta(hours=-1))))
 
     @pytest.mark.parametrize("value", ["None", "yesterday", None, 5])
     def test_no_moment_at_all(self, value):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import json
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,10 +26,11 @@ from airflow_provider_volubile.api.sending import RetryBudget
 from airflow_provider_volubile.exceptions import (
     VolubileAuthError,
     VolubileInputError,
+    VolubileNotFound,
     VolubileProtocolError,
     VolubileUnavailable,
 )
-from airflow_provider_volubile.exports import transcripts
+from airflow_provider_volubile.exports import store, transcripts
 from airflow_provider_volubile.exports.files import Export
 from airflow_provider_volubile.exports.recordings import export_recordings
 from airflow_provider_volubile.exports.store import open_path
@@ -66,6 +69,11 @@ def load(simulator: Simulator, count: int, **details: Any) -> list[str]:
     return simulator.load_calls(count, created_from=YESTERDAY, created_to=YESTERDAY + timedelta(minutes=5), **details)
 
 
+def recorded(simulator: Simulator, count: int) -> list[str]:
+    load(simulator, 4 * count, status="COMPLETED")
+    return [entry["call_id"] for entry in simulator.ledger() if entry["recorded"]][:count]
+
+
 def run(client: VolubileClient, folder: Path, calls: Any, **options: Any) -> Tally:
     refs = find_calls(client, calls, now=datetime.now(UTC))
     options = {"file_format": "jsonl", "texts": False, "patience": 0.0} | options
@@ -75,9 +83,9 @@ def run(client: VolubileClient, folder: Path, calls: Any, **options: Any) -> Tal
         return tally
 
 
-def record(client: VolubileClient, folder: Path, calls: Any) -> Tally:
+def record(client: VolubileClient, folder: Path, calls: Any, key: str = "k") -> Tally:
     refs = find_calls(client, calls, now=datetime.now(UTC))
-    with Export(open_path(str(folder)), "recordings-k", {"run_id": "r"}) as export:
+    with Export(open_path(str(folder)), f"recordings-{key}", {"run_id": "r"}) as export:
         tally = export_recordings(client, export, refs, zone=UTC_ZONE)
         export.finish(tally.counts)
         return tally
@@ -87,8 +95,8 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
 
 
-def reasons(folder: Path, what: str = "transcripts") -> dict[str, str]:
-    manifest = json.loads((folder / f"_{what}-k.manifest.json").read_bytes())
+def reasons(folder: Path, what: str = "transcripts", key: str = "k") -> dict[str, str]:
+    manifest = json.loads((folder / f"_{what}-{key}.manifest.json").read_bytes())
     return {entry["call_id"]: entry["reason"] for entry in manifest["missing"]}
 
 
@@ -148,7 +156,7 @@ class TestTranscripts:
         assert {found[call_id] for call_id in ODD_IDS} == {"this is not the id of a call"}
 
     def test_waiting_asks_for_few_at_a_time(self, simulator, client, folder, monkeypatch):
-        monkeypatch.setattr(transcripts, "LATE_AT_A_TIME", 4)
+        monkeypatch.setattr(transcripts, "REQUESTS_FOR_LATE", 4)
         simulator.configure(speed=0)
         ids = load(simulator, 10, transcripts=False)
         asked = []
@@ -159,6 +167,43 @@ class TestTranscripts:
         paths = [request["path"] for request in simulator.requests()[20:]]
         turns = [set(paths[at : at + 12]) for at in range(0, len(paths) - 11, 4)]
         assert all(len(asked_in_three_turns) == 10 for asked_in_three_turns in turns)  # nobody waits for longer
+
+    def test_nobody_is_given_up_without_a_second_look(self, simulator, client, folder, monkeypatch):
+        """A queue that is longer than the time there is: what came last in it was asked for once only."""
+        ids = load(simulator, 9, status="COMPLETED")
+        asked: Counter[str] = Counter()
+        there = client.get_transcript
+
+        def second_time(call_id):
+            asked[call_id] += 1
+            if asked[call_id] == 1:
+                raise VolubileNotFound("not there yet")
+            return there(call_id)
+
+        monkeypatch.setattr(client, "get_transcript", second_time)
+        monkeypatch.setattr(transcripts, "REQUESTS_FOR_LATE", 2)
+        monkeypatch.setattr(transcripts, "PAUSE", 60)
+        tally = run(client, folder, ids, patience=0.1)
+        assert (tally.written, set(asked.values())) == (9, {2})
+
+    def test_a_part_of_a_transcript_is_not_taken_for_the_whole(self, simulator, client, folder, monkeypatch):
+        """Whether there is one while a call goes on is not documented."""
+        (running,) = load(simulator, 1, status="IN_PROGRESS")
+        (ended,) = load(simulator, 1, status="COMPLETED")
+        whole = client.get_transcript(ended)
+        monkeypatch.setattr(client, "get_transcript", lambda _: whole[:3])
+        tally = run(client, folder, [running, ended], patience=0.1)
+        assert (tally.counts["written"], tally.missing) == (1, 1)
+        assert reasons(folder) == {running: "IN_PROGRESS: has not ended"}
+
+    def test_what_came_while_the_call_ended_is_asked_for_again(self, simulator, client, folder, monkeypatch):
+        (ended,) = load(simulator, 1, status="COMPLETED")
+        whole = client.get_transcript(ended)
+        answers = iter([whole[:3], whole])
+        monkeypatch.setattr(client, "get_transcript", lambda _: next(answers))
+        run(client, folder, [ended])
+        (rows,) = folder.rglob("transcripts-*.jsonl.gz")
+        assert len(lines(rows)) == len(whole)
 
     def test_a_passing_fault_is_no_loss(self, simulator, client, folder):
         ids = load(simulator, 6)
@@ -309,6 +354,44 @@ class TestRecordings:
         assert all("file of an earlier run stays" in reason for reason in reasons(folder, "recordings").values())
         record(client, folder, ids)
         assert contents(folder) == before
+
+    def test_whatever_ends_it_what_was_written_is_listed(self, simulator, client, folder, monkeypatch):
+        ids = recorded(simulator, 6)
+        publish, written = store.publish, []
+
+        def full(local, target):
+            if target.name.endswith(".wav") and len(written) == 2:
+                raise OSError(errno.ENOSPC, "no room")
+            written.append(target.name)
+            publish(local, target)
+
+        monkeypatch.setattr(store, "publish", full)
+        with pytest.raises(OSError, match="no room"):
+            record(client, folder, ids)
+        manifest = json.loads((folder / "_recordings-k.manifest.json").read_bytes())
+        assert len(manifest["files"]) == 2
+        assert {entry["reason"] for entry in manifest["missing"]} == {
+            "VolubileUnavailable: the export ended before it: OSError"
+        }
+
+    def test_what_another_export_of_the_folder_lists_stays(self, simulator, client, folder):
+        both, mine = recorded(simulator, 2)
+        record(client, folder, [both, mine])
+        record(client, folder, [both], key="other")
+        record(client, folder, [])
+        assert [path.stem for path in (folder / PLACE).iterdir()] == [both]
+        record(client, folder, [], key="other")
+        assert list((folder / PLACE).iterdir()) == []
+
+    def test_a_status_of_later_days_is_an_end_when_the_call_has_one(self, simulator, client, folder, monkeypatch):
+        (call_id,) = recorded(simulator, 1)
+        known = client.get_call(call_id)
+        monkeypatch.setattr(client, "get_call", lambda _: known.model_copy(update={"status": "AGENT_HUNG_UP"}))
+        assert record(client, folder, [call_id]).written == 1
+        unended = known.model_copy(update={"status": "AGENT_HUNG_UP", "end_time": None})
+        monkeypatch.setattr(client, "get_call", lambda _: unended)
+        assert record(client, folder, [call_id], key="other").written == 0
+        assert reasons(folder, "recordings", key="other") == {call_id: "AGENT_HUNG_UP: has not ended"}
 
     @pytest.mark.parametrize(
         ("status", "recorded", "reason"),

@@ -106,6 +106,12 @@ def test_gaps_fail_with_figures() -> None:
         check_gaps(counts, max_missing=1)
     with pytest.raises(VolubileOutcomeGap, match=r"6 of 10 recipients were reached \(60.0%\)"):
         check_gaps(counts, min_success_ratio=0.7)
+    with pytest.raises(VolubileOutcomeGap, match=r"5 of 13 .* never dialled \(3 refused by the service\)"):
+        check_gaps(counts, refused=3, max_missing=4)
+    with pytest.raises(VolubileOutcomeGap, match="6 of 13 recipients were reached"):
+        check_gaps(counts, refused=3, min_success_ratio=0.6)
+    with pytest.raises(VolubileOutcomeGap, match="0 of 1 recipients were reached"):
+        check_gaps({}, refused=1, min_success_ratio=0.1)
 
 
 @pytest.mark.parametrize("percent", range(101))

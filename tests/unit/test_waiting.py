@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -196,6 +197,30 @@ class Listing:
     def list_calls(self, *, page: int, **_: object) -> Page[Call]:
         calls = self._calls[page - 1 : page]
         return Page(calls, page=page, total_pages=len(self._calls), received=len(calls))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_pages_are_read_to_the_last_wherever_they_are_counted_from(first: int) -> None:
+    class Counting(Listing):
+        def list_calls(self, *, page: int, **_: object) -> Page[Call]:
+            return replace(super().list_calls(page=page), page=page - 1 + first)
+
+    calls = [Call(id=str(n), status="IN_PROGRESS", created=now() - timedelta(minutes=n)) for n in range(4)]
+    watch = CallsWatch([call.id for call in calls], since=now() - HOUR_AGO)
+    look(cast("VolubileClient", Counting(*calls)), [watch], now=now())
+    assert watch.progress().in_flight == 4
+
+
+def test_a_listing_that_breaks_off_is_an_error() -> None:
+    class Broken(Listing):
+        def list_calls(self, *, page: int, **_: object) -> Page[Call]:
+            whole = super().list_calls(page=page)
+            return whole if page == 1 else replace(whole, content=(), received=0)
+
+    calls = [Call(id=str(n), status="IN_PROGRESS", created=now() - timedelta(minutes=n)) for n in range(4)]
+    watch = CallsWatch([call.id for call in calls], since=now() - HOUR_AGO)
+    with pytest.raises(VolubileProtocolError, match="page 2 brings nothing new although there is more"):
+        look(cast("VolubileClient", Broken(*calls)), [watch], now=now())
 
 
 def test_a_call_without_any_time_does_not_end_the_listing() -> None:

@@ -92,7 +92,7 @@ def works(connection: str, is_first: bool) -> None:
     abroad = VolubileCreateCallOperator(
         task_id="abroad",
         phone="{{ briton() }}",
-        call_context="{{ 'or ' ~ another_briton() }}",
+        call_context={"other": "{{ 'or ' ~ another_briton() }}"},
         deferrable=True,
         **(CALLS | {"default_region": "GB"} | SOON | common),
     )

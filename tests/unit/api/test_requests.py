@@ -163,6 +163,18 @@ def test_a_server_that_does_not_turn_pages_is_an_error_not_a_loop_nor_a_loss(
     assert len(server.requests) == 2
 
 
+def test_a_list_that_breaks_off_is_an_error_not_a_loss(server: Any, tell: Any, client: Any) -> None:
+    server.on("GET .*", *pages(tell, calls("a", "b"), [], total=4))
+    with pytest.raises(VolubileProtocolError, match=r"listCalls: page 2 .*2 items were read"):
+        list(client.iter_calls())
+
+
+def test_an_empty_page_ends_a_list_of_untold_length(server: Any, tell: Any, client: Any) -> None:
+    untold = {"totalPages": None, "size": None}
+    server.on("GET .*", *pages(tell, calls("a", "b"), [], **untold))
+    assert [call.id for call in client.iter_calls()] == ["a", "b"]
+
+
 def test_pages_counted_from_zero_are_walked_too(server: Any, tell: Any, client: Any) -> None:
     first, second = pages(tell, calls("a"), total=2, page=0) + pages(tell, calls("b"), total=2, page=1)
     server.on("GET .*", first, second)
