@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_volubile.api import wire
@@ -57,6 +58,9 @@ NOT_TAKEN = (
     VolubileUnavailable,
 )
 
+# Answers that find fault with what was sent: in a request for one person that is the number, or the context.
+_ABOUT_THE_REQUEST = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
+
 
 def check_agent(client: VolubileClient, agent_id: str) -> None:
     """Check that an agent can call people (`Get agent <https://docs.volubile.ai/api-reference/agents/get>`__).
@@ -81,9 +85,6 @@ def check_agent(client: VolubileClient, agent_id: str) -> None:
 class Dialler(Protocol):
     """One kind of request that dials."""
 
-    #: A refusal concerns one person, who is reported; it does not stop the others.
-    refusals_are_rejections: bool
-
     def name(self, number: int) -> str | None:
         """The campaign's name, for the journal."""
 
@@ -92,6 +93,9 @@ class Dialler(Protocol):
 
         :param not_after: of :func:`time.monotonic`: later it is not sent, which is an error that says so.
         """
+
+    def refuses_person(self, refusal: VolubileRequestRefused) -> bool:
+        """Whether a refusal concerns one person, who is reported, and does not stop the others."""
 
     def find(self, number: int, part: Part, record: PartRecord) -> Sequence[str] | None:
         """Look for a part that was sent. None: nothing shows that it was taken (yet)."""
@@ -137,8 +141,11 @@ def advance(
             except VolubileError as error:
                 # Without its token a request was not even sent, and nothing was said about the person.
                 was_sent = error.operation != ISSUE_TOKEN.operation
-                if was_sent and dialler.refusals_are_rejections and isinstance(error, VolubileRequestRefused):
-                    journal.refuse(number, error.reason or str(error))
+                if was_sent and isinstance(error, VolubileRequestRefused) and dialler.refuses_person(error):
+                    if journal[number].resent:
+                        log.warning("%s That was the second sending; the first may have been taken.", error)
+                    else:
+                        journal.refuse(number, error.reason or str(error))
                 else:
                     if not was_sent or isinstance(error, NOT_TAKEN):
                         _not_taken(journal, number)
@@ -183,8 +190,6 @@ class CampaignDialler:
     :raises VolubileInputError: ``extra_fields`` cannot be sent.
     """
 
-    refusals_are_rejections = False
-
     def __init__(
         self,
         client: VolubileClient,
@@ -228,6 +233,9 @@ class CampaignDialler:
             timezone=schedule.zone.key,
         )
         return [self._client.create_campaign({**body, **self._extra_fields}, not_after=not_after).id]
+
+    def refuses_person(self, refusal: VolubileRequestRefused) -> bool:
+        return False
 
     def find(self, number: int, part: Part, record: PartRecord) -> Sequence[str] | None:
         # A call of the campaign proves that it exists; its id stands nowhere in a call.
@@ -289,12 +297,13 @@ class CallDialler:
 class BulkDialler(CallDialler):
     """Sends each part as one bulk request."""
 
-    refusals_are_rejections = False
-
     def send(self, number: int, part: Part, *, not_after: float) -> Sequence[str]:
         people = _marked(part, self._reference(number))
         taken = self._client.create_bulk_calls(self._agent_id, people, not_after=not_after)
         return [call.id for call in taken if call.id]
+
+    def refuses_person(self, refusal: VolubileRequestRefused) -> bool:
+        return False
 
     def find(self, number: int, part: Part, record: PartRecord) -> Sequence[str] | None:
         return [call.id for call in self._found(number, part, record)] or None
@@ -303,12 +312,20 @@ class BulkDialler(CallDialler):
 class SingleDialler(CallDialler):
     """Sends each recipient as a call of its own; a part is one person."""
 
-    refusals_are_rejections = True
-
     def send(self, number: int, part: Part, *, not_after: float) -> Sequence[str]:
         (person,) = _marked(part, self._reference(number))
         call = self._client.create_call(self._agent_id, person, not_after=not_after)
         return [call.id] if call.id else []
+
+    def refuses_person(self, refusal: VolubileRequestRefused) -> bool:
+        if refusal.status not in _ABOUT_THE_REQUEST:
+            return False  # no credit, no right: nobody would be called
+        try:
+            check_agent(self._client, self._agent_id)  # it may have been switched off meanwhile
+        except VolubileError as fault:
+            log.error("%s", fault)
+            return False
+        return True
 
     def find(self, number: int, part: Part, record: PartRecord) -> Sequence[str] | None:
         return [call.id for call in self._found(number, part, record, phone=part[0].phone)] or None

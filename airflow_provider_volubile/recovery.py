@@ -14,6 +14,7 @@ from airflow.sdk import Param
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import CreateHITLDetailPayload
 
+from airflow_provider_volubile.dialling import REFERENCE_KEY
 from airflow_provider_volubile.exceptions import VolubileUnknownSubmission
 
 if TYPE_CHECKING:
@@ -51,9 +52,13 @@ def next_look(record: PartRecord, confirmation_timeout: float, *, now: datetime)
 
 
 def describe(journal: SubmissionJournal, number: int) -> str:
-    """What messages call a part."""
-    name = journal[number].name
-    return f"campaign {name!r}" if name else f"request {number + 1} of {len(journal)}"
+    """What messages call a part: all that is needed to look for it."""
+    record = journal[number]
+    what = f"campaign {record.name!r}" if record.name else f"request {number + 1} of {len(journal)}"
+    sent = f", sent at {record.sent_at:%Y-%m-%d %H:%M} UTC" if record.sent_at else ""
+    mark = f"{REFERENCE_KEY} {journal.noted('reference')}-{number + 1}"
+    people = "1 person" if journal.size(number) == 1 else f"{journal.size(number)} people"
+    return f"{what} ({people} by agent {journal.agent_id}{sent}; {mark} in their context)"
 
 
 def ask(ti_id: Any, what: str, confirmation_timeout: float) -> bool:
@@ -103,7 +108,7 @@ def unknown(
         else "; with on_unknown='ask' it asks in Airflow's UI what you found"
     )
     return VolubileUnknownSubmission(
-        f"Nobody knows whether {what} was created: its answer was lost{again} at {record.sent_at:%Y-%m-%d %H:%M} UTC, "
+        f"Nobody knows whether {what} was created: its answer was lost{again}, "
         f"and no call of it appeared within {confirmation_timeout:g} s of looking. It was not sent again. Look for it "
         "in Volubile's dashboard. Then clear this task, keeping its state: it looks once more and goes on if calls "
         f"have appeared{ways}; with on_unknown='resend' it sends the request again, once. Requests accepted before "

@@ -25,7 +25,7 @@ from airflow_provider_volubile.recipients import Recipient
 
 Part = Sequence[Recipient]
 
-VERSION = 1
+VERSION = 2
 HEAD_KEY = "volubile_submission"
 PARTS_KEY = "volubile_parts_{generation}_{block}"
 # A change of one part writes its whole block: small blocks write little, few blocks are read soon. The store warns
@@ -135,10 +135,11 @@ class SubmissionJournal:
     Get it with :meth:`open`; it then holds a record for each part. Every change is written before the method returns.
     """
 
-    def __init__(self, store: Store, head: dict[str, Any], *, is_new: bool = False) -> None:
+    def __init__(self, store: Store, head: dict[str, Any], *, is_new: bool = False, was_lost: bool = False) -> None:
         self._store = store
         self._head = head
         self._is_new = is_new
+        self._was_lost = was_lost
         self._records = {} if is_new else _load_records(store, head)
 
     @classmethod
@@ -169,6 +170,8 @@ class SubmissionJournal:
         head = {
             "version": VERSION,
             "kind": kind,
+            "agent_id": agent_id,
+            "settings": dict(settings or {}),
             "fingerprint": fingerprint(kind, agent_id, parts, settings),
             "recipients": sum(map(len, parts)),
             "parts": len(parts),
@@ -182,15 +185,17 @@ class SubmissionJournal:
         }
         earlier = _load_head(store)
         if earlier is None:
-            return cls(store, head, is_new=True)
+            return cls(store, head, is_new=True, was_lost=True)
         was_cleared = earlier.get("max_tries") != max_tries
         if allow_resubmit and was_cleared and earlier.get("completed") is not None:
             return cls(store, head | {"generation": earlier["generation"] + 1}, is_new=True)
         journal = cls(store, dict(earlier))
         if earlier["fingerprint"] == head["fingerprint"]:
             return journal
-        if any(record != PENDING for record in journal):
-            raise VolubileInputsChanged(journal._changed(head))
+        if journal.has_begun:
+            raise VolubileInputsChanged(
+                journal.changed(f"has {head['recipients']} recipients in {head['parts']} requests")
+            )
         return cls(store, head | {"generation": earlier["generation"]}, is_new=True)
 
     @classmethod
@@ -201,8 +206,24 @@ class SubmissionJournal:
 
     @property
     def is_new(self) -> bool:
-        """Whether the store knew nothing of this submission."""
+        """Whether nothing of this submission was sent before."""
         return self._is_new
+
+    @property
+    def was_lost(self) -> bool:
+        """Whether there was nothing at all in the store: the task never got so far, or the store was emptied."""
+        return self._was_lost
+
+    @property
+    def agent_id(self) -> str:
+        """The agent who calls, whatever the task's inputs say by now."""
+        return str(self._head["agent_id"])
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What is the same for all parts, likewise."""
+        settings: Mapping[str, Any] = self._head["settings"]
+        return settings
 
     @property
     def kind(self) -> SubmissionKind:
@@ -340,15 +361,24 @@ class SubmissionJournal:
         self._head = head
         self._is_new = False
 
-    def _changed(self, head: Mapping[str, Any]) -> str:
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything was, or may have been, sent."""
+        return any(record != PENDING for record in self)
+
+    def changed(self, this_try: str) -> str:
+        """Say that the inputs changed.
+
+        :param this_try: what this try has instead.
+        """
         states = ["in_flight" if record.resent and record.state == "pending" else record.state for record in self]
         return (
-            "The recipients, the agent or the redial rule changed since an earlier try of this task. That try had "
+            "The recipients, the agent or how they are called (submit_as, redial) changed since an earlier try of this "
+            "task. That try had "
             f"{self.recipients} recipients in {len(self)} requests: {states.count('accepted')} were accepted, "
             f"{states.count('in_flight')} may have been, {states.count('refused')} were refused and "
-            f"{states.count('pending')} not sent. This try has {head['recipients']} recipients in {head['parts']} "
-            "requests. Nothing was sent. Restore the earlier input and clear the task to go on with it, or call the "
-            "new people in a new Dag run."
+            f"{states.count('pending')} not sent. This try {this_try}. Nothing was sent. Restore the earlier input and "
+            "clear the task to go on with it, or call the new people in a new Dag run."
         )
 
 

@@ -527,5 +527,7 @@ def pages(
         # A call without any time, just created, says nothing about the order.
         times = [at for call in page.content if (at := Attempt.of(call).at) > BEGINNING]
         newest_first = all(later <= earlier for earlier, later in pairwise(times))
-        if horizon is not None and times and newest_first and times[-1] < horizon:
+        # Calls of one moment show no order.
+        shows_order = page.sort is not None and newest_first and bool(times) and times[0] > times[-1]
+        if horizon is not None and shows_order and times[-1] < horizon:
             return

@@ -137,7 +137,7 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
             for number, record in enumerate(journal)
             if record.state == "accepted"
         ]
-        handle["redial"] = self._schedule(journal.submitted_at).redial.dump()
+        handle["redial"] = journal.settings["redial"]
         return handle
 
     def watches(self, handle: SubmissionHandle) -> Sequence[Watch]:

@@ -52,6 +52,9 @@ OnUnknown = Literal["fail", "resend", "ask"]
 ON_UNKNOWN: tuple[OnUnknown, ...] = ("fail", "resend", "ask")
 
 
+_LOST = "The task state store lost this task's submission; see docs/reliability."
+
+
 class _KeptForever:
     """The task state store, with nothing that expires: a task cleared after a year must not dial again."""
 
@@ -185,7 +188,7 @@ class SubmissionOperator(VolubileOperator):
         refused = _refused(journal)
         return SubmissionHandle(
             kind=self.kind,
-            agent_id=self.agent_id,
+            agent_id=journal.agent_id,
             submitted_at=journal.submitted_at.isoformat(),
             recipients=journal.recipients - refused,
             rejected=int(journal.noted("rejected") or 0) + refused,
@@ -210,7 +213,7 @@ class SubmissionOperator(VolubileOperator):
         return None
 
     def resumed(self, client: VolubileClient, handle: SubmissionHandle) -> None:
-        """A new try found everything accepted and goes on waiting."""
+        """A new try found what an earlier one had accepted, and goes on from there."""
 
     def give_up(self, journal: SubmissionJournal) -> None:
         """Somebody answered that the task shall stop."""
@@ -233,17 +236,27 @@ class SubmissionOperator(VolubileOperator):
     @useless_retries_avoided()
     def submit_on(self, context: Context, event: Any = None) -> SubmissionHandle:
         """Go on after a pause in looking for a part whose answer was lost."""
-        return self._submit(context)
+        return self._submit(context, goes_on=True)
 
-    def _submit(self, context: Context) -> SubmissionHandle:
+    def _submit(self, context: Context, *, goes_on: bool = False) -> SubmissionHandle:
+        """Submit what is left to submit, and wait.
+
+        :param goes_on: this try has been here before.
+        """
         from airflow_provider_volubile.dialling import advance
         from airflow_provider_volubile.submissions import SubmissionJournal
 
         ti = context["ti"]
-        people = self._read_recipients()
-        parts = self.parts(people.accepted)
+        store = _KeptForever(context["task_state_store"])
+        try:
+            people = self._read_recipients()
+            parts = self.parts(people.accepted)
+        except VolubileInputError as error:
+            if (begun := SubmissionJournal.resume(store)) and begun.has_begun:
+                raise VolubileInputsChanged(begun.changed(f"cannot use what it was given: {error}")) from error
+            raise
         journal = SubmissionJournal.open(
-            _KeptForever(context["task_state_store"]),
+            store,
             kind=self.kind,
             agent_id=self.agent_id,
             parts=parts,
@@ -252,6 +265,10 @@ class SubmissionOperator(VolubileOperator):
             max_tries=ti.max_tries,
             allow_resubmit=self.allow_resubmit,
         )
+        self._ti, self._journal = ti, journal
+        client = self.hook.client()
+        if not journal.is_new:
+            self.resumed(client, self._handover(journal))
         if journal.completed is not None:
             handle = self._handover(journal)
             self.log.info(
@@ -259,20 +276,18 @@ class SubmissionOperator(VolubileOperator):
                 "its handle is returned. To call them again on purpose, start a new Dag run, or set allow_resubmit "
                 "and clear the task."
             )
-            self.resumed(self.hook.client(), handle)  # it may have been stopped on its last step
             return handle
-        client = self.hook.client()
-        if any(record.state == "pending" for record in journal):
-            self.check(client, journal)
-        is_resumed = not journal.is_new
-        earlier = self._earlier_salt(context, client, journal) if journal.is_new and ti.try_number > 1 else None
+        may_have_sent = journal.was_lost and (goes_on or ti.try_number > 1)
+        earlier = self._earlier_salt(context, client, journal) if may_have_sent else None
         if earlier:
             journal.adopt(earlier)
-        dialler = self.dialler(client, journal, _submission(ti, journal))
-        if earlier:
-            journal.suspect(context["dag_run"].run_after, [dialler.name(number) for number in range(len(parts))])
+            names = self.dialler(client, journal, _submission(ti, journal)).name
+            journal.suspect(context["dag_run"].run_after, [names(number) for number in range(len(parts))])
+        # Before anything may fail: from now on, an empty store means that it was emptied.
         journal.note(rejected=len(people.rejected), max_tries=ti.max_tries, reference=_submission(ti, journal))
-        self._ti, self._journal = ti, journal
+        if any(record.state == "pending" for record in journal):
+            self.check(client, journal)
+        dialler = self.dialler(client, journal, _submission(ti, journal))
         try:
             while (unknown := advance(journal, parts, dialler, stopping=lambda: self._stopping)) is not None:
                 self._decide(context, journal, unknown)
@@ -298,9 +313,7 @@ class SubmissionOperator(VolubileOperator):
         if not self.wait_for_completion:
             journal.complete({})
             return handle
-        if is_resumed:
-            self.resumed(client, handle)
-        return self._wait(context, client, handle)
+        return self._wait(context, client, handle, datetime.now(UTC) + timedelta(seconds=self.timeout))
 
     def _earlier_salt(self, context: Context, client: VolubileClient, journal: SubmissionJournal) -> str | None:
         """An earlier try left nothing in the store. It may have been emptied: look whether that try called anybody."""
@@ -308,7 +321,8 @@ class SubmissionOperator(VolubileOperator):
         from airflow_provider_volubile.submissions import salt_of
 
         began = context["dag_run"].run_after
-        found = next(traces(client, _reference(context["ti"], journal), began, agent_id=self.agent_id), None)
+        # Whoever the agent is now: it may have been changed since.
+        found = next(traces(client, _reference(context["ti"], journal), began), None)
         if found:
             self.log.warning(
                 "The task state store lost what an earlier try had sent, but Volubile has calls of it. Every request "
@@ -409,10 +423,16 @@ class SubmissionOperator(VolubileOperator):
 
         journal = SubmissionJournal.resume(_KeptForever(context["task_state_store"]))
         answer = Answer.read(event)
-        if journal is None or answer.chosen == STOP:
-            if journal is not None:
-                self.give_up(journal)
-            raise VolubileUnknownSubmission("Somebody decided to stop. Nothing was sent again.")
+        if journal is None:
+            raise VolubileUnknownSubmission(f"{_LOST} Nothing was sent again.")
+        if answer.chosen == STOP:
+            self.give_up(journal)
+            accepted = sum(record.state == "accepted" for record in journal)
+            raise VolubileUnknownSubmission(
+                f"Somebody decided to stop. Nothing was sent again. Of {len(journal)} requests {accepted} had been "
+                "accepted: nobody in them is forgotten or called again. To go on, clear this task, keeping its state: "
+                "it looks once more, and asks again."
+            )
         if journal[number].state == "in_flight":
             if answer.chosen == SEND:
                 journal.resend(number)
@@ -434,17 +454,25 @@ class SubmissionOperator(VolubileOperator):
 
     # Waiting ---------------------------------------------------------------------------------------------------
 
-    def _wait(self, context: Context, client: VolubileClient, handle: SubmissionHandle) -> SubmissionHandle:
-        deadline = datetime.now(UTC) + timedelta(seconds=self.timeout)
+    def _wait(
+        self, context: Context, client: VolubileClient, handle: SubmissionHandle, deadline: datetime
+    ) -> SubmissionHandle:
+        return self._finish(context, self._event(context, client, handle, deadline), deadline)
+
+    def _event(
+        self, context: Context, client: VolubileClient, handle: SubmissionHandle, deadline: datetime
+    ) -> WaitEvent:
+        """Wait for what the handle names. Deferrable: without a worker, which goes on in :meth:`execute_complete`."""
         if self.deferrable:
             from airflow_provider_volubile.triggers.waiting import DEFERRAL_GRACE
 
             self.defer(
                 trigger=self.trigger(handle, deadline),
                 method_name="execute_complete",
-                timeout=timedelta(seconds=self.timeout) + DEFERRAL_GRACE,
+                kwargs={"deadline": deadline.isoformat()},
+                timeout=max(deadline - datetime.now(UTC), timedelta(0)) + DEFERRAL_GRACE,
             )
-        return self._finish(context, self.wait_here(context, client, handle, deadline))
+        return self.wait_here(context, client, handle, deadline)
 
     def wait_here(
         self, context: Context, client: VolubileClient, handle: SubmissionHandle, deadline: datetime
@@ -469,21 +497,32 @@ class SubmissionOperator(VolubileOperator):
         return wait_event("over" if over else "timeout", progress, watches)
 
     @useless_retries_avoided()
-    def execute_complete(self, context: Context, event: Any) -> SubmissionHandle:
+    def execute_complete(self, context: Context, event: Any, deadline: str) -> SubmissionHandle:
         """Go on when the trigger has fired."""
         from airflow_provider_volubile.triggers.events import read_event
 
-        return self._finish(context, read_event(event))
+        return self._finish(context, read_event(event), datetime.fromisoformat(deadline))
 
-    def _finish(self, context: Context, event: WaitEvent) -> SubmissionHandle:
-        from airflow_provider_volubile.outcomes import check_gaps, final_counts
+    @useless_retries_avoided()
+    def look_on(self, context: Context, deadline: str, event: Any = None) -> SubmissionHandle:
+        """Go on after a pause in looking for calls of people who were accepted."""
+        journal = self._resume(context)
+        return self._wait(context, self.hook.client(), self._handover(journal), datetime.fromisoformat(deadline))
+
+    def _resume(self, context: Context) -> SubmissionJournal:
         from airflow_provider_volubile.submissions import SubmissionJournal
 
         journal = SubmissionJournal.resume(_KeptForever(context["task_state_store"]))
         if journal is None:
-            raise VolubileError("The task state store lost this task's submission; see docs/reliability.")
-        if event["status"] == "over" and self._found_more(context, journal):
-            return self._wait(context, self.hook.client(), self._handover(journal))
+            raise VolubileError(_LOST)
+        return journal
+
+    def _finish(self, context: Context, event: WaitEvent, deadline: datetime) -> SubmissionHandle:
+        from airflow_provider_volubile.outcomes import check_gaps, final_counts
+
+        journal = self._resume(context)
+        while event["status"] == "over" and self._found_more(context, journal, deadline):
+            event = self._event(context, self.hook.client(), self._handover(journal), deadline)
         handle = self._handover(journal)
         if event["status"] == "timeout":
             raise VolubileWaitTimeout(
@@ -516,24 +555,37 @@ class SubmissionOperator(VolubileOperator):
         handle.update(journal.completed or {})  # type: ignore[typeddict-item]
         return handle
 
-    def _found_more(self, context: Context, journal: SubmissionJournal) -> bool:
-        """Look for calls that were not listed when waiting began: nobody may be forgotten.
+    def _found_more(self, context: Context, journal: SubmissionJournal, deadline: datetime) -> bool:
+        """Look for calls that were not listed when waiting began, until the deadline: nobody may be forgotten.
 
+        :return: whether there are more to wait for.
         :raises VolubileOutcomeGap: people were accepted, and no call of theirs can be found.
         """
         if self.kind == "campaign" or not journal.nameless():
             return False
+        from airflow_provider_volubile import recovery
+
         client = self.hook.client()
         parts = self.parts(self._same_recipients(journal).accepted)
+        dialler = self.dialler(client, journal, _submission(context["ti"], journal))
         known = sum(len(record.ids) for record in journal)
-        self._identify(journal, parts, self.dialler(client, journal, _submission(context["ti"], journal)))
-        if sum(len(record.ids) for record in journal) > known:
-            return True
-        nameless = journal.nameless()
-        lost = sum(journal.size(number) - len(journal[number].ids) for number in nameless)
-        if self.max_missing is not None and lost <= self.max_missing:
-            self.log.warning("No call of %d accepted people is listed; max_missing allows that.", lost)
-            return False
+        while True:
+            self._identify(journal, parts, dialler)
+            if sum(len(record.ids) for record in journal) > known:
+                return True
+            nameless = journal.nameless()
+            lost = sum(journal.size(number) - len(journal[number].ids) for number in nameless)
+            if self.max_missing is not None and lost <= self.max_missing:
+                self.log.warning("No call of %d accepted people is listed; max_missing allows that.", lost)
+                return False
+            now = datetime.now(UTC)
+            if now >= deadline:
+                break
+            self.log.info("No call of %d accepted people is listed yet.", lost)
+            moment = min(now + recovery.LOOK_AGAIN, deadline)
+            if self.deferrable:
+                self.defer(trigger=self.pause(moment), method_name="look_on", kwargs={"deadline": deadline.isoformat()})
+            time.sleep((moment - now).total_seconds())
         raise VolubileOutcomeGap(
             f"{lost} people were accepted in {len(nameless)} requests, but no call of theirs is listed. Whether they "
             "will be called is not known; look in Volubile's dashboard. Nobody is called again when this task is "
@@ -549,7 +601,7 @@ class SubmissionOperator(VolubileOperator):
 
         people = self._read_recipients()
         parts = self.parts(people.accepted)
-        if fingerprint(self.kind, self.agent_id, parts, self.settings()) != journal.fingerprint:
+        if fingerprint(self.kind, journal.agent_id, parts, journal.settings) != journal.fingerprint:
             raise VolubileInputsChanged(
                 "The recipients changed since they were called, so outcomes cannot be told by person. Restore the "
                 "earlier input and clear the task: it calls no one again."

@@ -9,7 +9,7 @@ from typing import Any
 from airflow_provider_volubile.handles import CampaignRef
 from airflow_provider_volubile.schedule import Schedule
 from airflow_provider_volubile.stopping import KillAction, stop_if_killed
-from airflow_provider_volubile.triggers.polling import in_thread
+from airflow_provider_volubile.triggers.polling import in_thread, stopping_threads
 from airflow_provider_volubile.triggers.waiting import WaitTrigger
 from airflow_provider_volubile.watches import Watch, campaign_watches
 
@@ -69,4 +69,7 @@ class VolubileCampaignTrigger(WaitTrigger):
     async def on_kill(self) -> None:
         """Runs in the triggerer when the deferred task was stopped or cleared, or when the trigger only moved."""
         if self.task_instance is not None:
-            await in_thread(partial(stop_if_killed, self.hook, self.task_instance, self.campaigns, self.on_kill_action))
+            await in_thread(
+                partial(stop_if_killed, self.hook, self.task_instance, self.campaigns, self.on_kill_action),
+                stopping_threads,
+            )

@@ -70,7 +70,8 @@ class FinishedWatch(FilteredWatch):
         self._told = dict.fromkeys(cursor["told"], self.since)
         self._open: dict[str, datetime] = {}
         self._new: dict[str, str] = {}
-        self._newest = self.since
+        self._newest = self._reached = self.since
+        self._now = self.since
         self._total = 0
         self._lock = Lock()
 
@@ -81,6 +82,7 @@ class FinishedWatch(FilteredWatch):
         # A call that was just created may have no time yet.
         at = call.created or call.start_time or call.end_time or now
         with self._lock:
+            self._now = now
             if at < self.since or self.knows(call):
                 return
             self._newest = max(self._newest, min(at, now))
@@ -93,12 +95,17 @@ class FinishedWatch(FilteredWatch):
                 self._new[call.id] = call.status
                 self._total += 1
 
-    def take(self, now: datetime) -> dict[str, str]:
+    def listed(self, began: float) -> None:
+        # Only now: of a list that broke off, the older calls were not shown, and would be left behind.
+        with self._lock:
+            recent = [at for at in self._open.values() if self._now - at < LONGEST_CALL]
+            self._reached = min(recent, default=self._newest) - CLOCK_TOLERANCE
+
+    def take(self) -> dict[str, str]:
         """Calls that ended and were not taken before: final statuses by id."""
         with self._lock:
             ended, self._new = self._new, {}
-            recent = [at for at in self._open.values() if now - at < LONGEST_CALL]
-            self.since = max(self.since, min(recent, default=self._newest) - CLOCK_TOLERANCE)
+            self.since = max(self.since, self._reached)
             self._open = {call_id: at for call_id, at in self._open.items() if at >= self.since}
             self._told = {call_id: at for call_id, at in self._told.items() if at >= self.since}
         return ended
@@ -172,7 +179,7 @@ class VolubileFinishedCallTrigger(BaseEventTrigger):
                 rounds = cast("AsyncGenerator[Progress]", poll.follow([watch], poll_interval=self.poll_interval))
                 async with aclosing(rounds) as following:
                     async for _ in following:
-                        for event in self._events(watch.take(datetime.now(UTC))):
+                        for event in self._events(watch.take()):
                             yield TriggerEvent(dict(event))  # type: ignore[no-untyped-call]
                         cursor = watch.cursor()
                         await asyncio.sleep(STORED_AFTER)

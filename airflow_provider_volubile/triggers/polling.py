@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from dataclasses import dataclass, field
@@ -49,6 +49,8 @@ ClientFactory: TypeAlias = "Callable[[], VolubileClient]"
 # So thousands of them never hold the event loop up.
 SLICE = 0.005
 WOKEN = 25
+# Who is due within so many seconds is looked at together.
+DUE_TOGETHER = 1.0
 # Seconds for which it is remembered whose account a connection is of: a triggerer starts thousands of triggers at once.
 ACCOUNT_KEPT = 60.0
 
@@ -56,9 +58,13 @@ ACCOUNT_KEPT = 60.0
 _threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="volubile")
 
 
-async def in_thread(function: Callable[[], T]) -> T:
+# Stopping campaigns waits for the window of their account; a thousand of them must not keep any poll waiting.
+stopping_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="volubile-stop")
+
+
+async def in_thread(function: Callable[[], T], threads: ThreadPoolExecutor = _threads) -> T:
     """Run something blocking outside the event loop, in this provider's own threads."""
-    return await asyncio.get_running_loop().run_in_executor(_threads, function)
+    return await asyncio.get_running_loop().run_in_executor(threads, function)
 
 
 @dataclass(eq=False)
@@ -70,6 +76,7 @@ class _Member:
     opening: Opening | None
     joined: float
     moved: float
+    due: float
     news: asyncio.Event = field(default_factory=asyncio.Event)
     progress: Progress = NOTHING
     over: bool = False
@@ -140,7 +147,7 @@ class SharedPoll:
             than :data:`FAILURE_BUDGET`.
         """
         now = monotonic()
-        member = _Member(watches, poll_interval, opening, joined=now, moved=now)
+        member = _Member(watches, poll_interval, opening, joined=now, moved=now, due=now)
         self._members[member] = None
         self._joined.set()
         if self._loop is None or self._loop.done():
@@ -157,8 +164,10 @@ class SharedPoll:
             self._members.pop(member, None)
 
     async def _run(self) -> None:
+        # A thread of its own: an account whose window is full keeps no other waiting.
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="volubile-poll")
         try:
-            await self._poll()
+            await self._poll(thread)
         except BaseException as error:
             # Nobody else would ever tell those who follow.
             self._fail(VolubileError(f"The poll of all waits has ended unexpectedly: {as_volubile_error(error)}"))
@@ -167,21 +176,21 @@ class SharedPoll:
             if not isinstance(error, Exception):
                 raise
             log.exception("The poll of all waits has ended")
+        finally:
+            thread.shutdown(wait=False)
 
-    async def _poll(self) -> None:
+    async def _poll(self, thread: ThreadPoolExecutor) -> None:
         client: VolubileClient | None = None
         failing_since: float | None = None
         last = Round()
         while self._members:
             self._joined.clear()
             fresh = client is None
+            due = {member for member in self._members if member.due <= monotonic() + DUE_TOGETHER}
             try:
                 if client is None:
-                    client = await in_thread(self._make_client)
-                watches = [watch for member in self._members for watch in member.watches]
-                cost = last = await in_thread(
-                    partial(look, client, watches, now=self._clock(), before=last, patience=FAILURE_BUDGET)
-                )
+                    client = await in_thread(self._make_client, thread)
+                cost = last = await in_thread(partial(self._look, client, list(self._members), due, last), thread)
                 failing_since = None
                 self.rounds += 1
             except Exception as error:
@@ -195,10 +204,17 @@ class SharedPoll:
                     self._fail(as_volubile_error(error))
                 cost = Round(OUTAGE)
             ended = monotonic()
-            await self._pause(await self._tell(), ended + cost.requests * SECONDS_PER_REQUEST)
+            await self._pause(await self._tell(due), ended + cost.requests * SECONDS_PER_REQUEST)
 
-    async def _tell(self) -> float:
-        """Tell each member what is news to it. Returns the seconds until the first of them is due again."""
+    def _look(self, client: VolubileClient, members: Sequence[_Member], due: Collection[_Member], last: Round) -> Round:
+        watches = list(_worth_a_look(members, due))
+        return look(client, watches, now=self._clock(), before=last, patience=FAILURE_BUDGET)
+
+    async def _tell(self, due: Collection[_Member]) -> float:
+        """Tell each member what is news to it. Returns the seconds until the first of them is due again.
+
+        :param due: those that were looked at because they were due.
+        """
         now = self._clock()
         wanted = FIRST_INTERVAL if not self._members else inf
         slice_ends, woken = monotonic() + SLICE, 0
@@ -206,7 +222,10 @@ class SharedPoll:
             if monotonic() > slice_ends or woken >= WOKEN:
                 await asyncio.sleep(0)
                 slice_ends, woken = monotonic() + SLICE, 0
-            wanted = min(wanted, member.update(now))
+            usual = member.update(now)
+            if member in due:
+                member.due = monotonic() + usual
+            wanted = min(wanted, member.due - monotonic())
             woken += member.news.is_set()
             if member.over or member.error:
                 self._members.pop(member, None)
@@ -229,6 +248,26 @@ class SharedPoll:
             return
         # Others may join in the same moment: one look serves them all.
         await asyncio.sleep(max(FIRST_INTERVAL / 2, affordable - monotonic()))
+
+
+def _worth_a_look(members: Iterable[_Member], due: Collection[_Member]) -> Iterator[Watch]:
+    """What to look at: all that is due, and all that costs next to nothing beside it.
+
+    Known calls of whomever come in the same pages. Who waits for calls that nobody knows yet needs a listing of its
+    own, such as that of its campaign.
+    """
+    listings = {watch.listing for member in due for watch in member.watches}
+    for member in members:
+        for watch in member.watches:
+            if member in due or watch.listing in listings or not _needs_listing(watch):
+                yield watch
+
+
+def _needs_listing(watch: Watch) -> bool:
+    try:
+        return watch.error is None and watch.pending is None
+    except Exception:  # it becomes the watch's own error when it is looked at
+        return False
 
 
 class _Board:

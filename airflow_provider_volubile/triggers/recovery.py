@@ -12,7 +12,7 @@ from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 from airflow_provider_volubile.handles import CampaignRef
 from airflow_provider_volubile.hooks.volubile import VolubileHook
 from airflow_provider_volubile.stopping import KillAction, stop_if_killed
-from airflow_provider_volubile.triggers.polling import in_thread
+from airflow_provider_volubile.triggers.polling import in_thread, stopping_threads
 
 
 class LookAgainTrigger(DateTimeTrigger):
@@ -51,4 +51,6 @@ class LookAgainTrigger(DateTimeTrigger):
         """Runs in the triggerer when the deferred task was stopped or cleared, or when the trigger only moved."""
         if self.task_instance is not None:
             hook = VolubileHook(self.volubile_conn_id)
-            await in_thread(partial(stop_if_killed, hook, self.task_instance, self.campaigns, self.on_kill_action))
+            await in_thread(
+                partial(stop_if_killed, hook, self.task_instance, self.campaigns, self.on_kill_action), stopping_threads
+            )

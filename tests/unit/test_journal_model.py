@@ -296,12 +296,16 @@ class World(RuleBasedStateMachine):
     def it_resumes(self, weather: Weather) -> None:
         deferred = self.stopped
         assert isinstance(deferred, TaskDeferred)
-        if deferred.method_name == "submit_on":
+        kwargs = deferred.kwargs or {}
+        if deferred.method_name in ("submit_on", "look_on"):
             moment = datetime.fromtimestamp(deferred.trigger.moment.timestamp(), UTC)
             ModelTime.present = max(ModelTime.present, moment)
-            self._process(weather, lambda operator, context: operator.submit_on(context, None))
+            self._process(
+                weather,
+                lambda operator, context: getattr(operator, deferred.method_name)(context, event=None, **kwargs),
+            )
         elif event := self._trigger_fires():
-            self._process(weather, lambda operator, context: operator.execute_complete(context, event))
+            self._process(weather, lambda operator, context: operator.execute_complete(context, event, **kwargs))
 
     @rule(seconds=st.sampled_from([1, 20, 60, 299, 1000]))
     def time_passes(self, seconds: int) -> None:
@@ -627,14 +631,14 @@ def test_taking_a_retry_for_a_clear_is_found_out(model: pytest.MonkeyPatch) -> N
 
 
 def _two_answers_are_lost() -> World:
-    """Somebody has the first request sent, which is refused then; the second is taken, and listed very late."""
+    """Somebody has the first request sent, which is taken then; the second is too, and listed very late."""
     world = World()
     world.begin(kind="single", on_unknown="ask", deferrable=False, allow_resubmit=False)
     world.a_try_begins(Weather(fates=["lost"]))
     assert world.state == "awaiting"
-    world.somebody_answers(Weather(fates=["refused", "taken"], lags=[1000]), stops=False, names_it=False)
+    world.somebody_answers(Weather(fates=["answered", "taken"], lags=[0, 1000]), stops=False, names_it=False)
     if world.state == "awaiting":
-        world.somebody_answers(Weather(), stops=False, names_it=False)
+        world.somebody_answers(Weather(), stops=False, names_it=False, looked_early=True)
     return world
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import itertools
 import json
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -16,20 +18,29 @@ from typing import Any
 
 import pytest
 from airflow.sdk.bases.operator import ExecutorSafeguard
-from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput, TaskDeferred
 
 from airflow_provider_volubile import dialling, recovery, stopping
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.api.auth import ApiKeyPair, BearerTokens
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.api.pacing import RateWindow
-from airflow_provider_volubile.exceptions import VolubileError, VolubileUnavailable
+from airflow_provider_volubile.exceptions import (
+    VolubileError,
+    VolubileRequestRefused,
+    VolubileUnavailable,
+    VolubileUnknownSubmission,
+)
+from airflow_provider_volubile.lookup import find_calls
 from airflow_provider_volubile.operators.calls import VolubileBulkCallsOperator
 from airflow_provider_volubile.operators.campaigns import VolubileCreateCampaignOperator
 from airflow_provider_volubile.operators.submission import SubmissionOperator
-from airflow_provider_volubile.recovery import SEND, STOP
-from airflow_provider_volubile.simulator import REMINDER_AGENT_ID, Simulator
+from airflow_provider_volubile.outcomes import NOTHING
+from airflow_provider_volubile.recovery import CREATED, SEND, STOP
+from airflow_provider_volubile.simulator import FOLLOW_UP_AGENT_ID, REMINDER_AGENT_ID, Simulator
 from airflow_provider_volubile.submissions import HEAD_KEY, SubmissionJournal
+from airflow_provider_volubile.triggers.events import wait_event
+from airflow_provider_volubile.waiting import look
 
 PEOPLE = [f"+3363998{number:04d}" for number in range(5)]
 KINDS = pytest.mark.parametrize("kind", ["campaign", "bulk", "single"])
@@ -110,9 +121,9 @@ class Task:
         operator = self.operator(client)
         return self.run(operator, operator.execute)
 
-    def answer(self, chosen: str) -> Any:
+    def answer(self, chosen: str, number: int = 0) -> Any:
         operator = self.operator()
-        return self.run(operator, lambda context: operator.answered(context, {"chosen_options": [chosen]}, 0))
+        return self.run(operator, lambda context: operator.answered(context, {"chosen_options": [chosen]}, number))
 
     def run(self, operator: SubmissionOperator, step: Callable[[Any], Any]) -> Any:
         """What a step returned or raised."""
@@ -224,7 +235,7 @@ def test_a_part_of_the_store_that_is_gone_is_missed(simulator: Simulator) -> Non
     del head["completed"]
     task.store.values = {HEAD_KEY: json.dumps(head)}
     assert "volubile_parts_0_0 is gone from this task's state store" in str(task.try_())
-    task.store.set(HEAD_KEY, head | {"version": 2})
+    task.store.set(HEAD_KEY, head | {"version": head["version"] + 1})
     assert "Another version of this provider" in str(task.try_())
     assert task.times_called == dict.fromkeys(PEOPLE, 1)
 
@@ -382,7 +393,8 @@ def test_people_whose_calls_never_show_up_may_be_done_without(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     simulator.configure(bulk_answer="empty")
-    task = Task(simulator, "bulk")
+    monkeypatch.setattr(recovery, "LOOK_AGAIN", timedelta(seconds=0.2))
+    task = Task(simulator, "bulk", timeout=1)
     client = task.client()
     listing, unlisted = client.list_calls, set(PEOPLE[3:])
 
@@ -396,3 +408,194 @@ def test_people_whose_calls_never_show_up_may_be_done_without(
     handle = task.try_(client)
     assert handle["counts"]["NEVER_DIALED"] == 2
     assert sum(handle["counts"].values()) == 5
+
+
+def _stopped_after_one_part(simulator: Simulator, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Task:
+    """A task that was stopped while it submitted: of its two campaigns the first is there, and paused."""
+    monkeypatch.setattr(wire, "MAX_RECIPIENTS", 3)
+    simulator.configure(speed=0)
+    task = Task(simulator, "campaign", **settings)
+    client = task.client()
+    operator = task.operator(client)
+    create = client.create_campaign
+
+    def stopped(*args: Any, **kwargs: Any) -> Any:
+        campaign = create(*args, **kwargs)
+        operator.on_kill()
+        return campaign
+
+    monkeypatch.setattr(client, "create_campaign", stopped)
+    task.run(operator, operator.execute)
+    simulator.wait_until(lambda: task.campaign_statuses == ["PAUSED"])
+    return task
+
+
+def test_a_task_that_does_not_wait_lets_go_on_what_it_had_paused(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = _stopped_after_one_part(simulator, monkeypatch, wait_for_completion=False)
+    assert task.try_()["recipients"] == 5
+    assert task.campaign_statuses == ["ACTIVE", "ACTIVE"]
+
+
+def test_what_was_accepted_goes_on_though_the_rest_is_refused(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = _stopped_after_one_part(simulator, monkeypatch)
+    simulator.fault("createCampaign", "status", status=400)
+    assert isinstance(task.try_(), VolubileRequestRefused)
+    assert task.campaign_statuses == ["ACTIVE"]
+
+
+@pytest.mark.parametrize("status", [402, 403, 409])
+def test_what_would_be_refused_for_anybody_refuses_nobody(simulator: Simulator, status: int) -> None:
+    task = Task(simulator, "single")
+    simulator.fault("createCall", "status", status=status, skip=1)
+    assert f"({status})" in str(task.try_())
+    assert len(task.times_called) == 1
+    assert task.try_()["recipients"] == 5
+    assert task.times_called == dict.fromkeys(PEOPLE, 1)
+
+
+def test_an_agent_switched_off_meanwhile_refuses_nobody(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Task(simulator, "single")
+    client = task.client()
+    create = client.create_call
+
+    def one_and_off(*args: Any, **kwargs: Any) -> Any:
+        call = create(*args, **kwargs)
+        client.update_agent(REMINDER_AGENT_ID, {"active": False})
+        return call
+
+    monkeypatch.setattr(client, "create_call", one_and_off)
+    assert isinstance(task.try_(client), VolubileRequestRefused)
+    assert len(task.times_called) == 1
+    client.update_agent(REMINDER_AGENT_ID, {"active": True})
+    assert task.try_()["recipients"] == 5
+    assert task.times_called == dict.fromkeys(PEOPLE, 1)
+
+
+@pytest.mark.parametrize("on_unknown", ["resend", "ask"])
+def test_a_refusal_of_the_second_sending_says_nothing_of_the_first(simulator: Simulator, on_unknown: str) -> None:
+    task = Task(simulator, "single", recipients=PEOPLE[:1], on_unknown=on_unknown)
+    simulator.configure(list_lag=2)
+    simulator.fault("createCall", "drop", accept=True)
+    simulator.fault("createCall", "status", status=400)
+    first = task.try_()
+    if on_unknown == "ask":
+        first = task.answer(SEND)
+    assert isinstance(first, VolubileUnknownSubmission | TaskAwaitingInput), first
+    simulator.wait_until(lambda: task.client().list_calls().content)
+    assert task.try_()["recipients"] == 1
+    assert task.times_called == dict.fromkeys(PEOPLE[:1], 1)
+
+
+def test_people_whose_calls_are_listed_late_are_waited_for(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer without ids, and calls that are listed as they are dialled: the first have ended before the last."""
+    monkeypatch.setattr(recovery, "LOOK_AGAIN", timedelta(seconds=0.2))
+    simulator.configure(bulk_answer="empty")
+    task = Task(simulator, "bulk", timeout=60)
+    client = task.client()
+    listing, looks = client.list_calls, itertools.count()
+
+    def trickling(**query: Any) -> Any:
+        page = listing(**query)
+        unlisted = PEOPLE[2:] if next(looks) < 8 else []
+        return replace(page, content=tuple(call for call in page.content if call.phone not in unlisted))
+
+    monkeypatch.setattr(client, "list_calls", trickling)
+    handle = task.try_(client)
+    assert sum(handle["counts"].values()) == len(handle["call_ids"]) == 5
+    assert task.times_called == dict.fromkeys(PEOPLE, 1)
+
+
+def test_a_person_who_says_it_was_created_has_its_calls_waited_for(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "LOOK_AGAIN", timedelta(seconds=0.2))
+    simulator.configure(list_lag=2)
+    simulator.fault("createBulkCalls", "drop", accept=True)
+    task = Task(simulator, "bulk", on_unknown="ask", timeout=60)
+    assert isinstance(task.try_(), TaskAwaitingInput)
+    handle = task.answer(CREATED)
+    assert len(handle["call_ids"]) == 5
+    assert task.times_called == dict.fromkeys(PEOPLE, 1)
+
+
+@KINDS
+def test_a_store_that_is_emptied_during_a_pause_makes_no_one_be_called_again(simulator: Simulator, kind: str) -> None:
+    task = Task(simulator, kind, deferrable=True, confirmation_timeout=60)
+    simulator.configure(list_lag=2)
+    simulator.fault(OPERATION[kind], "drop", accept=True)
+    assert isinstance(task.try_(), TaskDeferred)
+    simulator.wait_until(lambda: task.client().list_calls().content)
+    task.store.values.clear()
+    operator = task.operator()
+    task.tries = 0  # the same try goes on
+    task.run(operator, lambda context: operator.submit_on(context, None))
+    assert set(task.times_called.values()) == {1}
+
+
+def test_an_emptied_store_and_another_agent_make_no_one_be_called_again(simulator: Simulator) -> None:
+    task = Task(simulator, "bulk")
+    task.try_()
+    task.store.values.clear()
+    task.settings["agent_id"] = FOLLOW_UP_AGENT_ID
+    assert isinstance(task.try_(), VolubileUnknownSubmission)
+    assert task.times_called == dict.fromkeys(PEOPLE, 1)
+
+
+def test_a_first_try_that_failed_before_it_sent_takes_no_other_runs_calls_for_its_own(simulator: Simulator) -> None:
+    Task(simulator, "bulk").try_()
+    anew = Task(simulator, "bulk")  # that run was deleted, and made anew with its id
+    simulator.fault("getAgent", "status", status=400)
+    assert isinstance(anew.try_(), VolubileRequestRefused)
+    assert anew.try_()["recipients"] == 5
+    assert anew.times_called == dict.fromkeys(PEOPLE, 2)
+
+
+def test_the_handle_tells_what_was_submitted_whatever_the_inputs_say_by_now(simulator: Simulator) -> None:
+    task = Task(simulator, "campaign", deferrable=True, redial={"max": 1, "delay": 30, "retry_on": ["NO_ANSWER"]})
+    deferred = task.try_()
+    assert isinstance(deferred, TaskDeferred)
+    simulator.wait_until_quiet(60)
+    task.settings |= {"agent_id": FOLLOW_UP_AGENT_ID, "redial": None}
+    watches = deferred.trigger.watches()
+    look(task.client(), watches, now=datetime.now(UTC))
+    event = wait_event("over", sum((watch.progress() for watch in watches), NOTHING), watches)
+    operator = task.operator()
+    handle = task.run(operator, lambda context: operator.execute_complete(context, event, **deferred.kwargs))
+    assert (handle["agent_id"], handle["redial"]["max"]) == (REMINDER_AGENT_ID, 1)
+    assert len(find_calls(task.client(), handle, now=datetime.now(UTC))) >= 5
+
+
+@pytest.mark.parametrize("people", ["", '{"phone": "12"}', None])
+def test_a_source_that_is_gone_after_something_was_accepted(
+    simulator: Simulator, tmp_path: Path, people: str | None
+) -> None:
+    source = tmp_path / "people.jsonl"
+    source.write_text("\n".join(json.dumps({"phone": phone}) for phone in PEOPLE))
+    task = Task(simulator, "bulk", recipients=str(source))
+    task.try_()
+    source.unlink() if people is None else source.write_text(people)
+    told = str(task.try_())
+    assert "That try had 5 recipients in 1 requests: 1 were accepted" in told
+    assert "This try cannot use what it was given" in told
+
+
+def test_a_question_tells_all_that_is_needed_to_answer_it(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies: list[str] = []
+    monkeypatch.setattr(recovery, "show_question", lambda _, *, body, **__: bodies.append(body) or True)
+    simulator.fault("createCall", "drop", accept=False, skip=2)
+    task = Task(simulator, "single", on_unknown="ask")
+    assert isinstance(task.try_(), TaskAwaitingInput)
+    assert re.search(
+        rf"request 3 of 5 \(1 person by agent {REMINDER_AGENT_ID}, sent at [-\d]+ [:\d]+ UTC; "
+        r"airflow_ref \w+-3 in their context\)",
+        bodies[0],
+    )
+    assert "Of 5 requests 2 had been accepted" in str(task.answer(STOP, 2))

@@ -199,6 +199,23 @@ class Listing:
         return Page(calls, page=page, total_pages=len(self._calls), received=len(calls))
 
 
+@pytest.mark.parametrize(("apart", "sort"), [(timedelta(0), wire.NEWEST_FIRST), (timedelta(seconds=1), None)])
+def test_a_list_that_shows_no_order_is_read_to_the_end(apart: timedelta, sort: str | None) -> None:
+    """Sorted otherwise than asked, with older calls on the first page: that tells nothing of the second."""
+    long_ago = now() - HOUR_AGO * 2
+    older = [Call(id=f"o{n}", status="COMPLETED", created=long_ago - n * apart) for n in range(3)]
+    awaited = Call(id="a", status="IN_PROGRESS", created=now())
+
+    class Unsorted:
+        def list_calls(self, *, page: int, **_: object) -> Page[Call]:
+            content = tuple(older) if page == 1 else (awaited,)
+            return Page(content, page=page, total_pages=2, received=len(content), sort=sort)
+
+    watch = CallsWatch(["a"], since=now() - HOUR_AGO)
+    look(cast("VolubileClient", Unsorted()), [watch], now=now())
+    assert watch.progress().in_flight == 1
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_pages_are_read_to_the_last_wherever_they_are_counted_from(first: int) -> None:
     class Counting(Listing):

@@ -7,13 +7,15 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, time, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from airflow.triggers.base import BaseEventTrigger
 
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.api.client import VolubileClient
+from airflow_provider_volubile.api.models import Call, Page
+from airflow_provider_volubile.exceptions import VolubileUnavailable
 from airflow_provider_volubile.handles import CampaignRef
 from airflow_provider_volubile.recipients import read_recipients
 from airflow_provider_volubile.schedule import Redial
@@ -21,7 +23,7 @@ from airflow_provider_volubile.simulator import FOLLOW_UP_AGENT_ID, REMINDER_AGE
 from airflow_provider_volubile.triggers import finished, polling
 from airflow_provider_volubile.triggers.finished import Cursor, FinishedWatch, VolubileFinishedCallTrigger
 from airflow_provider_volubile.triggers.polling import poll_of
-from airflow_provider_volubile.waiting import look
+from airflow_provider_volubile.waiting import Round, look
 from airflow_provider_volubile.watches import CallsWatch, CampaignWatch
 from tests.live import connection_json
 
@@ -282,6 +284,30 @@ def test_who_waits_for_the_same_campaign_still_learns_its_status(simulator: Simu
     cursor = Cursor(started=now.isoformat(), since=now.isoformat(), told=[])
     look(client, [FinishedWatch(agent_id=None, campaign=name, cursor=cursor), waiting], now=now)
     assert waiting.status == "ACTIVE"
+
+
+def test_what_a_list_that_broke_off_did_not_show_is_told_later() -> None:
+    """The newest calls are on its first page; who moves on with them leaves all older ones behind."""
+    present = datetime.now(UTC)
+    begin = (present - timedelta(hours=1)).isoformat()
+    watch = FinishedWatch(agent_id=None, campaign=None, cursor=Cursor(started=begin, since=begin, told=[]))
+    newest = Call(id="new", status="COMPLETED", created=present, end_time=present)
+    older = Call(id="old", status="COMPLETED", created=present - timedelta(minutes=40), end_time=present)
+    is_up = False
+
+    class Pages:
+        def list_calls(self, *, page: int, **_: object) -> Page[Call]:
+            if page == 2 and not is_up:
+                raise VolubileUnavailable("503")
+            return Page((newest if page == 1 else older,), page=page, total_pages=2, received=1, sort="created,DESC")
+
+    client = cast("VolubileClient", Pages())
+    look(client, [watch], now=present, patience=timedelta(hours=1), before=Round())
+    assert watch.take() == {"new": "COMPLETED"}
+    is_up = True
+    look(client, [watch], now=present, patience=timedelta(hours=1), before=Round())
+    assert watch.take() == {"old": "COMPLETED"}
+    assert watch.cursor()["told"] == ["new"]
 
 
 def test_its_serialization_tells_triggers_apart_and_nothing_else() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing, suppress
@@ -209,7 +210,7 @@ def test_the_defect_of_one_is_not_the_defect_of_all(
 def test_whoever_follows_a_loop_that_dies_is_told(
     simulator: Simulator, client: VolubileClient, monkeypatch: pytest.MonkeyPatch, end: BaseException
 ) -> None:
-    async def die(self: SharedPoll) -> float:
+    async def die(self: SharedPoll, due: object) -> float:
         raise end
 
     async def scenario() -> None:
@@ -332,3 +333,61 @@ def test_connections_of_one_account_share_a_poll(simulator: Simulator, monkeypat
         assert str(one._make_client()) == "two"
 
     run(scenario)
+
+
+def test_who_is_not_due_costs_no_listing_of_its_own(
+    simulator: Simulator, client: VolubileClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A campaign that is looked at every ten minutes, beside calls that are looked at all the time."""
+    simulator.configure(speed=60)
+    since = datetime.now(UTC) - AN_HOUR_AGO
+    ref = CampaignRef(id=None, name="Tyres", recipients=1)
+    campaign = CampaignWatch(ref, agent_id=None, since=since, redial=Redial.parse(None))
+    asked: list[str | None] = []
+    list_calls, usual = client.list_calls, polling.interval
+
+    def listed(**query: Any) -> Any:
+        asked.append(query.get("campaign"))
+        return list_calls(**query)
+
+    def patient(*args: Any, poll_interval: float, **more: Any) -> float:
+        return poll_interval if poll_interval > 1 else usual(*args, poll_interval=poll_interval, **more)
+
+    monkeypatch.setattr(client, "list_calls", listed)
+    monkeypatch.setattr(polling, "interval", patient)
+    monkeypatch.setattr(polling, "DUE_TOGETHER", 0.0)
+
+    async def scenario() -> None:
+        poll = SharedPoll(lambda: client)
+        closed = asyncio.create_task(follow_with(poll, campaign, 600))
+        await last(poll, calls(simulator, 3, ends_within=120))
+        assert poll.rounds > 5
+        closed.cancel()
+
+    run(scenario)
+    assert asked.count("Tyres") <= 2
+    assert asked.count(None) > 5
+
+
+async def follow_with(poll: SharedPoll, watch: Watch, poll_interval: float) -> None:
+    async with aclosing(poll.follow([watch], poll_interval=poll_interval)) as following:
+        async for _ in following:
+            pass
+
+
+def test_stopping_many_campaigns_keeps_no_poll_waiting(simulator: Simulator, client: VolubileClient) -> None:
+    """Each stop waits for the window of its account, for minutes when there are many."""
+    may_end = threading.Event()
+
+    async def scenario() -> None:
+        poll = SharedPoll(lambda: client)
+        stops = [asyncio.create_task(polling.in_thread(may_end.wait, polling.stopping_threads)) for _ in range(50)]
+        assert (await last(poll, calls(simulator, 3, ends_within=60))).settled == 3
+        assert not any(stop.done() for stop in stops)
+        may_end.set()
+        await asyncio.gather(*stops)
+
+    try:
+        run(scenario)
+    finally:
+        may_end.set()
