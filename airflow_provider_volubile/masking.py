@@ -6,7 +6,15 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-__all__ = ["is_file", "mask_personal", "mask_phone", "mask_phones", "mask_secrets"]
+__all__ = [
+    "is_file",
+    "looks_like_phone",
+    "mask_digits",
+    "mask_personal",
+    "mask_phone",
+    "mask_phones",
+    "mask_secrets",
+]
 
 HIDDEN = "***"
 
@@ -19,14 +27,17 @@ _SEPARATORS = re.compile(r"[\s.\-()/]+")
 # Spaces (also the two unbreakable ones), dots, hyphens and brackets that people put between digits.
 _GAP = r"[ \u00a0\u202f.\-()/]{0,2}"
 
-_KEEP_OR_PHONE = re.compile(
-    rf"""
+_KEEP = r"""
     (?P<keep>
-        \b[0-9a-f]{{8}}-[0-9a-f]{{4}}-[0-9a-f]{{4}}-[0-9a-f]{{4}}-[0-9a-f]{{12}}\b             # UUID
-      | \b\d{{4}}-\d\d-\d\d(?:[T_ ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)?(?:[+-]\d\d:?\d\d(?!\d))?  # ISO moment
-      | \b\d\d[-/.]\d\d[-/.]\d{{4}}\b                                                    # day first
+        \b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b             # UUID
+      | \b\d{4}-\d\d-\d\d(?:[T_ ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)?(?:[+-]\d\d:?\d\d(?!\d))?  # ISO moment
+      | \b\d\d[-/.]\d\d[-/.]\d{4}\b                                                    # day first
       | \b0\.\d+                                                                         # fraction
     )
+"""
+_KEEP_OR_PHONE = re.compile(
+    rf"""
+    {_KEEP}
     | (?P<phone>
         (?:\+|%(?:25)*2B)[ ]?\(?[1-9](?:\d{{6,14}}|(?:{_GAP}\d){{6,14}})(?!\d)   # E.164, its + also as in URLs
       | (?<![0-9A-Za-z])
@@ -37,6 +48,9 @@ _KEEP_OR_PHONE = re.compile(
     )
     """,
     re.VERBOSE | re.IGNORECASE,
+)
+_KEEP_OR_DIGITS = re.compile(
+    rf"{_KEEP} | (?P<phone> (?<![0-9A-Za-z]) \(?\d (?:{_GAP}\d){{7,14}} (?![0-9A-Za-z]) )", re.VERBOSE | re.IGNORECASE
 )
 _PLUS = re.compile(r"^\s*(?:%(?:25)*2B)", re.IGNORECASE)
 # What people are read from; without blanks, so that no sentence that ends in one passes for it.
@@ -83,6 +97,19 @@ def mask_phones(text: str) -> str:
     return _KEEP_OR_PHONE.sub(_mask, text)
 
 
+def mask_digits(text: str) -> str:
+    """Mask what :func:`mask_phones` does, and all else that may be a number of any country: 8 to 15 digits in a row.
+
+    For what others write: they may repeat a number without its ``+``, or as their country writes it.
+    """
+    return _KEEP_OR_DIGITS.sub(_mask, mask_phones(text))
+
+
+def looks_like_phone(name: str) -> bool:
+    """Whether something that should be a name is a telephone number; eight digits may be a date."""
+    return sum(map(str.isdigit, name)) > 8 and mask_digits(name) != name
+
+
 def mask_personal(text: str) -> str:
     """What may be shown of a text that names people: a number masked, the path or URL of a file, and nothing else.
 
@@ -122,7 +149,8 @@ def _bare(text: str) -> str:
 @lru_cache(64)
 def _spellings(secret: str) -> re.Pattern[str]:
     """A secret, each of its characters plain or escaped, however often: JSON may hold a text of JSON."""
-    return re.compile("".join(rf"\\*(?:{re.escape(char)}|(?i:u00{ord(char):02x}))" for char in secret))
+    # A run of backslashes is begun at its first: to try each would take time by its square.
+    return re.compile(r"(?<!\\)" + "".join(rf"\\*(?:{re.escape(char)}|(?i:u00{ord(char):02x}))" for char in secret))
 
 
 def _mask(match: re.Match[str]) -> str:

@@ -168,6 +168,7 @@ def _check_columns(
     table: tables.Table, context: Collection[str], phone_field: str, context_fields: Collection[str] | None
 ) -> None:
     there = list(dict.fromkeys([*table.columns, *context]))
+    tables.check_names(table.name, there)
     for option, column in [
         ("phone_field", phone_field),
         *(("context_fields", field) for field in context_fields or ()),

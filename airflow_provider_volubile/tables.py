@@ -13,11 +13,25 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from airflow_provider_volubile.exceptions import VolubileInputError
+from airflow_provider_volubile.masking import looks_like_phone
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
 FORMATS = ".csv, .jsonl, .ndjson, .json (each also with .gz) or .parquet"
+
+
+def check_names(table: str, names: Iterable[str]) -> None:
+    """Refuse a number in place of a column's name: a file without a header line, whose first line is a person.
+
+    :param table: what to call it in the message, which shows none of the names.
+    :raises VolubileInputError: there is one.
+    """
+    if any(looks_like_phone(name) for name in names):
+        raise VolubileInputError(
+            f"{table}: a telephone number stands where the names of columns are expected; begin with a line that names "
+            "them, such as 'phone', or make each row an object with such names"
+        )
 
 
 class Row(NamedTuple):
@@ -138,6 +152,7 @@ def _csv(name: str, text: str) -> Table:
     named = [cell for cell in header if cell]
     if not named:
         raise VolubileInputError(f"{name}: has no header line")
+    check_names(name, named)
     if len(set(named)) < len(named):
         twice = sorted({cell for cell in named if named.count(cell) > 1})
         raise VolubileInputError(f"{name}, line {line}: has columns of the same name: {', '.join(twice)}")

@@ -24,7 +24,13 @@ os.environ |= {
 }
 os.makedirs(os.environ["AIRFLOW__CORE__DAGS_FOLDER"], exist_ok=True)
 
+from hypothesis import settings  # noqa: E402
+
 from airflow_provider_volubile.simulator import Simulator  # noqa: E402
+
+# The machine decides no verdict: neither its speed nor its luck.
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")

@@ -150,7 +150,12 @@ class LiveAirflow:
     def api(self, method: str, path: str, **request: Any) -> Any:
         """Ask the REST API; return the JSON of its answer."""
         headers = {"Authorization": f"Bearer {self.token()}"}
-        answer = requests.request(method, f"{self.url}/api/v2{path}", headers=headers, timeout=60, **request)
+        for seconds in (1, 2, 4, 8, None):
+            answer = requests.request(method, f"{self.url}/api/v2{path}", headers=headers, timeout=60, **request)
+            if answer.status_code != 500 or seconds is None:
+                break
+            # SQLite may be locked on a busy machine. Nothing is kept of what failed for that.
+            time.sleep(seconds)
         assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text[:1000]}"
         return answer.json() if answer.content else None
 

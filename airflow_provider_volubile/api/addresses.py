@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from contextlib import suppress
 from importlib.util import find_spec
 from urllib.parse import SplitResult, urlsplit
 
@@ -70,13 +71,14 @@ def check_base_url(url: str) -> str:
         The message never shows a user or password that was put into the URL.
     """
     text = str(url).strip()
-    try:
+    host = ""
+    with suppress(ValueError):  # whose text may repeat a key that was put into the URL
         parts = urlsplit(text)
         scheme, host, _ = origin(parts)
-    except ValueError:
+    if not host:
         raise VolubileInputError(
             "the host of the connection is not a URL: expected for example https://api.eu.volubile.ai"
-        ) from None
+        )
     if parts.username is not None or parts.password is not None:
         raise VolubileInputError(f"the URL of {host} holds a user or password: keys belong in their own fields.")
     if "?" in text or "#" in text:

@@ -25,7 +25,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from airflow_provider_volubile.exceptions import VolubileInputError
-from airflow_provider_volubile.masking import mask_phone, mask_phones, mask_secrets
+from airflow_provider_volubile.masking import mask_digits, mask_phone, mask_phones, mask_secrets
 
 # --- statuses -----------------------------------------------------------------------------------------------------
 
@@ -283,7 +283,7 @@ def _number_text(key: str, value: Any) -> str:
 
 def _not_json(key: str, what: str) -> VolubileInputError:
     return VolubileInputError(
-        f"context value of {key!r} cannot be sent, it is {what}: make it a text, a number, true or false."
+        f"context value of {mask_digits(key)!r} cannot be sent, it is {what}: make it a text, a number, true or false."
     )
 
 
@@ -475,7 +475,7 @@ def _messages(data: Any) -> Iterator[str]:
 
 def _one_line(text: str) -> str:
     line = " ".join("".join(c if c.isprintable() else " " for c in text[: 2**16]).split())
-    masked = mask_phones(line[: 4 * _MESSAGE_LIMIT])
+    masked = mask_digits(line[: 4 * _MESSAGE_LIMIT])
     return masked if len(masked) <= _MESSAGE_LIMIT else masked[: _MESSAGE_LIMIT - 1] + "…"
 
 

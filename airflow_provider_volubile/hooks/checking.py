@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -90,20 +90,21 @@ def _check(settings: Settings) -> Verdict:
         except VolubileAuthError as error:
             refused[name] = error
         except VolubileUnavailable as error:
-            return _unreachable(settings, str(error))
+            return _beside(settings, refused, _unreachable(settings, str(error)))
         except VolubileRateLimitError:
             text = (
                 f"{_host(settings)} answers, but the account's request window is full (429), so the {name} API key "
                 f"could not be tried. Others use the account heavily; test again in {LENGTH:g} s."
             )
-            return Verdict(False, text, may_pass=True)
+            return _beside(settings, refused, Verdict(False, text, may_pass=True))
         except (VolubileNotFound, VolubileProtocolError, VolubileRequestRefused) as error:
             what = "it does not know GET /v1/agents (404)." if isinstance(error, VolubileNotFound) else str(error)
             text = (
                 f"{_host(settings)} does not answer as Volubile's API does: {what} The API address is {DEFAULT_HOST} "
                 "unless Volubile told you another one."
             )
-            return Verdict(False, text, may_pass=True)  # a page of somebody's maintenance, perhaps
+            # It may be a page of somebody's maintenance.
+            return _beside(settings, refused, Verdict(False, text, may_pass=True))
     return _judge(settings, accounts, refused)
 
 
@@ -180,6 +181,12 @@ def _refusal(settings: Settings, name: str, error: VolubileAuthError) -> str:
     if settings.auth == "bearer" and error.operation == LIST_AGENTS.operation:
         return f"The {name} API key is issued a token, but the token is refused (401)."
     return f"The {name} API key is refused (401): it was mistyped, deleted or disabled."
+
+
+def _beside(settings: Settings, refused: Mapping[str, VolubileAuthError], verdict: Verdict) -> Verdict:
+    """A verdict on one key, beside what is known of the other: a key that is refused stays so."""
+    known = [_refusal(settings, name, error) for name, error in refused.items()]
+    return Verdict(False, " ".join([*known, verdict.text]), may_pass=verdict.may_pass and not known)
 
 
 def _limits(account: _Account) -> str:

@@ -313,7 +313,9 @@ class SubmissionOperator(VolubileOperator):
         if not self.wait_for_completion:
             journal.complete({})
             return handle
-        return self._wait(context, client, handle, datetime.now(UTC) + timedelta(seconds=self.timeout))
+        # With the journal, and not with the deferral: `airflow dags test` hands over the event alone.
+        journal.note(deadline=(datetime.now(UTC) + timedelta(seconds=self.timeout)).isoformat())
+        return self._wait(context, client, journal)
 
     def _earlier_salt(self, context: Context, client: VolubileClient, journal: SubmissionJournal) -> str | None:
         """An earlier try left nothing in the store. It may have been emptied: look whether that try called anybody."""
@@ -454,22 +456,18 @@ class SubmissionOperator(VolubileOperator):
 
     # Waiting ---------------------------------------------------------------------------------------------------
 
-    def _wait(
-        self, context: Context, client: VolubileClient, handle: SubmissionHandle, deadline: datetime
-    ) -> SubmissionHandle:
-        return self._finish(context, self._event(context, client, handle, deadline), deadline)
+    def _wait(self, context: Context, client: VolubileClient, journal: SubmissionJournal) -> SubmissionHandle:
+        return self._finish(context, self._event(context, client, journal))
 
-    def _event(
-        self, context: Context, client: VolubileClient, handle: SubmissionHandle, deadline: datetime
-    ) -> WaitEvent:
-        """Wait for what the handle names. Deferrable: without a worker, which goes on in :meth:`execute_complete`."""
+    def _event(self, context: Context, client: VolubileClient, journal: SubmissionJournal) -> WaitEvent:
+        """Wait for what is known to be accepted. Deferrable: without a worker; see :meth:`execute_complete`."""
+        handle, deadline = self._handover(journal), _deadline(journal)
         if self.deferrable:
             from airflow_provider_volubile.triggers.waiting import DEFERRAL_GRACE
 
             self.defer(
                 trigger=self.trigger(handle, deadline),
                 method_name="execute_complete",
-                kwargs={"deadline": deadline.isoformat()},
                 timeout=max(deadline - datetime.now(UTC), timedelta(0)) + DEFERRAL_GRACE,
             )
         return self.wait_here(context, client, handle, deadline)
@@ -497,17 +495,16 @@ class SubmissionOperator(VolubileOperator):
         return wait_event("over" if over else "timeout", progress, watches)
 
     @useless_retries_avoided()
-    def execute_complete(self, context: Context, event: Any, deadline: str) -> SubmissionHandle:
+    def execute_complete(self, context: Context, event: Any) -> SubmissionHandle:
         """Go on when the trigger has fired."""
         from airflow_provider_volubile.triggers.events import read_event
 
-        return self._finish(context, read_event(event), datetime.fromisoformat(deadline))
+        return self._finish(context, read_event(event))
 
     @useless_retries_avoided()
-    def look_on(self, context: Context, deadline: str, event: Any = None) -> SubmissionHandle:
+    def look_on(self, context: Context, event: Any = None) -> SubmissionHandle:
         """Go on after a pause in looking for calls of people who were accepted."""
-        journal = self._resume(context)
-        return self._wait(context, self.hook.client(), self._handover(journal), datetime.fromisoformat(deadline))
+        return self._wait(context, self.hook.client(), self._resume(context))
 
     def _resume(self, context: Context) -> SubmissionJournal:
         from airflow_provider_volubile.submissions import SubmissionJournal
@@ -517,12 +514,12 @@ class SubmissionOperator(VolubileOperator):
             raise VolubileError(_LOST)
         return journal
 
-    def _finish(self, context: Context, event: WaitEvent, deadline: datetime) -> SubmissionHandle:
+    def _finish(self, context: Context, event: WaitEvent) -> SubmissionHandle:
         from airflow_provider_volubile.outcomes import check_gaps, final_counts
 
         journal = self._resume(context)
-        while event["status"] == "over" and self._found_more(context, journal, deadline):
-            event = self._event(context, self.hook.client(), self._handover(journal), deadline)
+        while event["status"] == "over" and self._found_more(context, journal):
+            event = self._event(context, self.hook.client(), journal)
         handle = self._handover(journal)
         if event["status"] == "timeout":
             raise VolubileWaitTimeout(
@@ -555,7 +552,7 @@ class SubmissionOperator(VolubileOperator):
         handle.update(journal.completed or {})  # type: ignore[typeddict-item]
         return handle
 
-    def _found_more(self, context: Context, journal: SubmissionJournal, deadline: datetime) -> bool:
+    def _found_more(self, context: Context, journal: SubmissionJournal) -> bool:
         """Look for calls that were not listed when waiting began, until the deadline: nobody may be forgotten.
 
         :return: whether there are more to wait for.
@@ -578,13 +575,13 @@ class SubmissionOperator(VolubileOperator):
             if self.max_missing is not None and lost <= self.max_missing:
                 self.log.warning("No call of %d accepted people is listed; max_missing allows that.", lost)
                 return False
-            now = datetime.now(UTC)
+            now, deadline = datetime.now(UTC), _deadline(journal)
             if now >= deadline:
                 break
             self.log.info("No call of %d accepted people is listed yet.", lost)
             moment = min(now + recovery.LOOK_AGAIN, deadline)
             if self.deferrable:
-                self.defer(trigger=self.pause(moment), method_name="look_on", kwargs={"deadline": deadline.isoformat()})
+                self.defer(trigger=self.pause(moment), method_name="look_on")
             time.sleep((moment - now).total_seconds())
         raise VolubileOutcomeGap(
             f"{lost} people were accepted in {len(nameless)} requests, but no call of theirs is listed. Whether they "
@@ -640,6 +637,11 @@ class SubmissionOperator(VolubileOperator):
             )
         write_table(str(self.outcomes_path), rows, OUTCOMES)
         return str(self.outcomes_path)
+
+
+def _deadline(journal: SubmissionJournal) -> datetime:
+    """Until when this try waits."""
+    return datetime.fromisoformat(journal.noted("deadline"))
 
 
 def _refused(journal: SubmissionJournal) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,19 @@ def triggerers(airflow: LiveAirflow) -> set[int]:
         return {row[0] for row in database.execute("SELECT triggerer_id FROM trigger") if row[0] is not None}
 
 
+def suspended(airflow: LiveAirflow, process: subprocess.Popen[bytes]) -> bool:
+    """Stop a component, as if its machine were suspended; but not while it may have locked SQLite for all others."""
+    os.killpg(process.pid, signal.SIGSTOP)
+    with closing(sqlite3.connect(airflow.home / "airflow.db", timeout=2, isolation_level=None)) as database:
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            database.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            os.killpg(process.pid, signal.SIGCONT)
+            return False
+    return True
+
+
 def noticed(airflow: LiveAirflow, run: str, task: str) -> bool:
     """Whether the scheduler knows that a process of this task has ended."""
     wanted = (
@@ -236,7 +250,7 @@ def test_a_task_that_goes_on_pauses_nothing(airflow: LiveAirflow, simulator: Sim
 
     frozen = airflow.processes.pop("triggerer")
     try:
-        os.killpg(frozen.pid, signal.SIGSTOP)  # as if its machine had been suspended
+        airflow.wait_until(lambda: suspended(airflow, frozen), 60)
         first = triggerers(airflow)
         airflow.environment["AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT"] = str(free_port())
         airflow.start("triggerer")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from airflow_provider_volubile.simulator import Simulator
 from tests.live import LiveAirflow
@@ -62,6 +62,7 @@ def page(chromium: str, tmp_path: Path) -> Iterator[Page]:
         )
         (page,) = browser.pages
         page.set_default_timeout(60_000)
+        expect.set_options(timeout=60_000)  # the page's does not hold for it
         try:
             yield page
         finally:

@@ -2,9 +2,10 @@
 
 A report excuses nobody's absence by itself. That somebody was rejected counts only where a request for this person met
 an injected 400; that an outcome is unknown, only where a process set about this very request and died over it (before
-the end, or before it had written down an injected 400), or never heard whether Airflow had written it down, or stood
-still for so long that it neither sent it nor could write that down, or got no token for an injected fault and could not
-write that down, or the request met another injected fault, or the answer took longer than the client waits.
+the end, or before it had written down an injected 400), or never heard whether Airflow had written it down, or heard
+that it had not after Airflow was killed meanwhile, or stood still for so long that it neither sent it nor could write
+that down, or got no token for an injected fault and could not write that down, or the request met another injected
+fault, or the answer took longer than the client waits.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class Evidence:
     :param logs: what the last try of each failed task said.
     :param attempts: what the tasks' processes did (:mod:`tests.chaos.trail`).
     :param ledger: the simulator's, like ``requests`` and ``submissions``.
+    :param cuts: POSIX seconds when Airflow's API server or database was killed. What it was about to answer is lost,
+        and a write may be there although it is refused when it is repeated.
     """
 
     people: Mapping[Key, Sequence[str]]
@@ -47,6 +50,7 @@ class Evidence:
     ledger: Sequence[Mapping[str, Any]]
     requests: Sequence[Mapping[str, Any]]
     submissions: Sequence[Mapping[str, Any]]
+    cuts: Sequence[float] = ()
 
 
 @dataclass
@@ -89,8 +93,8 @@ def judge(evidence: Evidence) -> Verdict:
     calls: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for entry in evidence.ledger:
         calls[entry["phone"]].append(entry)
-    last = {(attempt.key, attempt.part): attempt for attempt in evidence.attempts if attempt.how != NOT_BEGUN}
     excused = _excused(evidence)
+    last = _last(evidence.attempts, excused)
     for key, phones in evidence.people.items():
         task = evidence.tasks.get(key)
         if task is None:
@@ -100,6 +104,7 @@ def judge(evidence: Evidence) -> Verdict:
             task,
             [phones[start : start + size] for start in range(0, len(phones), size)],
             {phone: calls[phone] for phone in phones if phone in calls},
+            [attempt for attempt in evidence.attempts if attempt.key == key],
             {part: attempt for (owner, part), attempt in last.items() if owner == key},
             excused,
         )
@@ -119,50 +124,62 @@ def judge(evidence: Evidence) -> Verdict:
 
 @dataclass
 class _Case:
-    """One submission: its parts, the calls to its people, the last attempt at each part, and what is excused."""
+    """One submission: its parts, the calls to its people, all attempts, the last at each part, and what is excused."""
 
     task: Task
     parts: Sequence[Sequence[str]]
     calls: Mapping[str, Sequence[Mapping[str, Any]]]
-    attempts: Mapping[int, Attempt]
+    attempts: Sequence[Attempt]
+    last: Mapping[int, Attempt]
     excused: set[Attempt]
 
     def missing(self, parts: Sequence[Sequence[str]]) -> list[str]:
         return [phone for part in parts for phone in part if phone not in self.calls]
 
     def refused(self) -> set[str]:
-        """People whose number the service was really made to refuse."""
+        """People whose number the service was really made to refuse; a process that was frozen may have come after."""
         return {
             phone
-            for number, attempt in self.attempts.items()
+            for attempt in self.attempts
             if attempt.how == REFUSED and attempt in self.excused and self.task.task_id.startswith("single")
-            for phone in self.parts[number]
+            for phone in self.parts[attempt.part]
         }
+
+
+def _last(attempts: Sequence[Attempt], excused: set[Attempt]) -> dict[tuple[Key, int], Attempt]:
+    """The last attempt at each part that may have left it begun.
+
+    One that Airflow refused to write down only if that is excused, and what came before has left nothing begun.
+    """
+    last: dict[tuple[Key, int], Attempt] = {}
+    for attempt in attempts:
+        before = last.get((attempt.key, attempt.part))
+        if attempt.how != NOT_BEGUN or (attempt in excused and (before is None or before.is_written)):
+            last[attempt.key, attempt.part] = attempt
+    return last
 
 
 def _excused(evidence: Evidence) -> set[Attempt]:
     """Attempts whose bad end is somebody else's doing: the storm's, or the clock's."""
     ended = [attempt for attempt in evidence.attempts if attempt.ended is not None]
+    silent = [attempt for attempt in ended if attempt.how == SILENT]
     faults = [request for request in evidence.requests if request["fault"] is not None]
     refusals = [fault for fault in faults if fault["status"] == 400]
     others = [fault for fault in faults if fault["status"] not in (400, 429)]
     tokens = [fault["wall"] for fault in faults if fault["operation"] == "issueToken"]
 
-    def met_no_token(attempt: Attempt) -> bool:
-        return any(attempt.began <= at <= (attempt.ended or 0) for at in tokens)
+    def saw(attempt: Attempt, moments: Sequence[float]) -> bool:
+        return any(attempt.began <= at <= (attempt.ended or 0) for at in moments)
 
     return (
         {attempt for attempt in evidence.attempts if attempt.ended is None or attempt.how == BEGIN_LOST}
         | {attempt for attempt in ended if attempt.how == NOT_SENT and attempt.lasted >= SEND_WITHIN}
-        | {
-            attempt
-            for attempt in ended
-            if attempt.how not in (REFUSED, SILENT)
-            and any(attempt.began <= at <= (attempt.ended or 0) for at in tokens)
-        }
+        | {attempt for attempt in ended if attempt.how == NOT_BEGUN and saw(attempt, evidence.cuts)}
+        | {attempt for attempt in ended if attempt.how not in (REFUSED, SILENT, NOT_BEGUN) and saw(attempt, tokens)}
         | matched([attempt for attempt in ended if attempt.how == REFUSED], refusals)
-        | matched([attempt for attempt in ended if attempt.how == SILENT], others)
-        | {attempt for attempt in ended if attempt.lasted >= CLIENT_TIMEOUT and attempt.how == SILENT}
+        # Who waited for too long needs no fault, and leaves it to others.
+        | matched([attempt for attempt in silent if attempt.lasted < CLIENT_TIMEOUT], others)
+        | {attempt for attempt in silent if attempt.lasted >= CLIENT_TIMEOUT}
     )
 
 
@@ -198,10 +215,10 @@ def _check_unknown(verdict: Verdict, case: _Case, log: str) -> None:
     """All before the request it names was called, nothing of it or after it, and its outcome is unknown indeed."""
     named = re.findall(UNKNOWN + r" (?:campaign '[^']*-(\d+)\]'|request (\d+) of)", log)
     number = int("".join(named[-1])) - 1 if named else -1
-    attempt = case.attempts.get(number)
+    attempt = case.last.get(number)
     # Anything else that an attempt ends with says that the service took the request, or certainly not.
     is_unknown = attempt is not None and (
-        attempt.how in (None, SILENT, BEGIN_LOST) or (attempt.how != ACCEPTED and not attempt.is_written)
+        attempt.how in (None, SILENT, BEGIN_LOST, NOT_BEGUN) or (attempt.how != ACCEPTED and not attempt.is_written)
     )
     if not is_unknown or attempt not in case.excused:
         verdict.wrong_reports.append(f"{case.task}: request {number + 1} is reported, but nothing befell it: {attempt}")

@@ -119,6 +119,7 @@ class World:
             ledger=self._simulator.ledger(),
             requests=self._simulator.requests(),
             submissions=self._simulator.submissions(),
+            cuts=storm.cuts,
         )
         return self._report(storm, judge(evidence), began)
 

@@ -222,8 +222,9 @@ class Stack(LiveAirflow):
         """What the last try of a task said."""
         folder = self.home / "logs" / f"dag_id={DAG}" / f"run_id={task.run_id}" / f"task_id={task.task_id}"
         logs = [path for path in folder.glob("attempt=*.log") if ".trigger." not in path.name]
-        attempts = sorted(logs, key=lambda path: path.stat().st_mtime)
-        return attempts[-1].read_text(errors="replace") if attempts else ""
+        # Not the one that was written last: whoever was frozen at an earlier try may have gone on later.
+        last = max(logs, key=lambda path: int(path.stem.removeprefix("attempt=")), default=None)
+        return last.read_text(errors="replace") if last else ""
 
     # What people do --------------------------------------------------------------------------------------------------
 

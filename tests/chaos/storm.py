@@ -83,6 +83,7 @@ class Storm:
         self.width = width
         self.people: dict[Key, list[str]] = {}
         self.tally = Tally()
+        self.cuts: list[float] = []  # see Evidence
         self.told = 0.0
         self._injections = sequence(seed, with_database=database is not None)
         self._numbers = numbers
@@ -219,6 +220,8 @@ class Storm:
             self.database.kill()
         else:
             self.stack.kill(injection.where, with_children=" with " in injection.what)
+        if injection.where in ("database", "api-server"):
+            self.cuts.append(time.time())
         self._down[injection.where] = time.monotonic() + DOWN
         self.tally.add(injection)
 
@@ -274,7 +277,8 @@ class Storm:
         for processes, until in list(self._frozen.items()):
             if now >= until:
                 for pid in processes:
-                    with contextlib.suppress(ProcessLookupError):
+                    # Its number may be somebody else's by now.
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
                         os.kill(pid, signal.SIGCONT)
                 del self._frozen[processes]
         self.stack.reap()

@@ -71,6 +71,7 @@ DIED = Attempt(BULK, 1, 1, 1)
 SILENT = Attempt(BULK, 1, 1, 1, 1.5, "VolubileUnknownOutcome")
 TOKENLESS = Attempt(BULK, 1, 1, 1, 1.5, "VolubileUnavailable")
 FROZEN = Attempt(BULK, 1, 1, 1, None, "VolubileUnavailable")
+NOT_BEGUN = Attempt(BULK, 1, 1, 1, 1.5, "not begun")
 
 
 def test_everybody_called_once_is_good() -> None:
@@ -167,6 +168,37 @@ def test_an_unknown_outcome_that_nothing_explains_is_a_lost_person(
     verdict = judge(bulk(called=PEOPLE[:3], second=second, requests=requests))
     assert verdict.lost == PEOPLE[3:]
     assert verdict.wrong_reports
+
+
+@pytest.mark.parametrize("before", [[], [replace(TOKENLESS, began=0.6, ended=0.9, is_written=True)]])
+def test_a_request_may_be_begun_though_airflow_says_not_after_it_was_killed(before: list[Attempt]) -> None:
+    """The answer to the write is lost, and the repetition is refused."""
+    evidence = bulk(called=PEOPLE[:3], second=NOT_BEGUN, requests=[])
+    evidence = replace(evidence, attempts=[evidence.attempts[0], *before, NOT_BEGUN])
+    verdict = judge(replace(evidence, cuts=[1.2]))
+    assert verdict.is_good
+    assert verdict.left == 1
+    assert judge(replace(evidence, cuts=[0.5, 1.6])).lost == PEOPLE[3:]
+
+
+def test_that_airflow_was_killed_does_not_excuse_what_was_sent_before() -> None:
+    evidence = bulk(called=PEOPLE[:3], second=replace(SILENT, began=0.6, ended=0.9), requests=[])
+    evidence = replace(evidence, attempts=[*evidence.attempts, NOT_BEGUN], cuts=[1.2])
+    assert judge(evidence).lost == PEOPLE[3:]
+
+
+def test_a_fault_is_not_given_to_who_waited_for_too_long_anyway() -> None:
+    fault = request("createBulkCalls", 1.2, fault="drop", status=None)
+    evidence = bulk(called=PEOPLE[:3], second=replace(SILENT, ended=2.9), requests=[fault])
+    longer = Attempt(("run", "bulk_sync_ask"), 0, 2, 0, 2.5, "VolubileUnknownOutcome")
+    assert judge(replace(evidence, attempts=[*evidence.attempts, longer])).is_good
+
+
+@pytest.mark.parametrize("how", [None, "VolubileUnavailable", "begin lost"])
+def test_a_rejection_is_believed_though_a_frozen_process_came_after_it(how: str | None) -> None:
+    evidence = singles(called=[PEOPLE[0], *PEOPLE[2:]], requests=[INJECTED_400], ends=REFUSED)
+    stale = Attempt(SINGLE, 1, 2, 0.9, 21 if how else None, how)
+    assert judge(replace(evidence, attempts=[*evidence.attempts, stale])).is_good
 
 
 def test_an_unknown_outcome_excuses_nobody_before_it() -> None:

@@ -29,7 +29,7 @@ class Attempt:
 
     :param key: run and task.
     :param part: number of the request, from 0.
-    :param began: POSIX seconds, like ``ended``.
+    :param began: POSIX seconds, like ``ended``; before the boundary ``before-begin``, where it may have stood still.
     :param how: ``accepted``, or the class of the error it ended with; ``not begun`` if Airflow refused to write it
         down, ``begin lost`` if it did not answer; None if nothing more was heard of it.
     :param is_written: whether the journal has written that end down.
@@ -66,7 +66,7 @@ class Attempt:
 
 
 def read_trail(path: Path) -> list[Attempt]:
-    """All attempts, in the order in which they began."""
+    """All attempts, in the order in which they were written down: who was frozen at ``before-begin`` began earlier."""
     attempts: dict[tuple[int, Key, int], Attempt] = {}
     found = []
     for line in path.read_text().splitlines() if path.exists() else ():

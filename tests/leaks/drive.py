@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import sqlite3
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -21,7 +21,7 @@ from airflow_provider_volubile.simulator import Simulator
 from tests.leaks import places, planted
 from tests.leaks.search import Hit, Search, token_secrets
 from tests.leaks.servers import Echo, Listener
-from tests.live import LiveAirflow, free_port
+from tests.live import LiveAirflow
 
 ROOT = Path(__file__).parents[2]
 #: A plugin that only saves time: tasks are forked from the scheduler, and need not import all this one by one.
@@ -122,20 +122,6 @@ hits       {len(self.leaks)}
         return hit.what != "token" and bool(NUMBERS_ALLOWED.match(hit.place))
 
 
-class _Patient(LiveAirflow):
-    """Asks again when SQLite was locked, as it may be on a busy machine. Nothing is kept of what failed for that."""
-
-    def api(self, method: str, path: str, **request: Any) -> Any:
-        for seconds in (1, 2, 4, 8):
-            try:
-                return super().api(method, path, **request)
-            except AssertionError as error:
-                if ": 500 " not in str(error):
-                    raise
-                time.sleep(seconds)
-        return super().api(method, path, **request)
-
-
 def drive_and_search(folder: Path) -> Found:
     """Run everything and search; takes about a minute.
 
@@ -161,7 +147,7 @@ def drive_and_search(folder: Path) -> Found:
     }
     with _services() as services:
         database = home / "airflow.db"
-        with _Patient(home, ROOT / "tests" / "leaks" / "dags", environment=environment) as airflow:
+        with LiveAirflow(home, ROOT / "tests" / "leaks" / "dags", environment=environment) as airflow:
             runs = _drive(airflow, services, people, found)
             found.tokens = services.listener.tokens + services.echo.tokens
             found.told = services.echo.told
@@ -185,12 +171,18 @@ def drive_and_search(folder: Path) -> Found:
 
 @dataclass(frozen=True)
 class _Services:
-    """:param works: nobody hangs up until it is told so. :param lost: takes what is sent and never says so."""
+    """The services.
+
+    :param works: nobody hangs up until it is told so.
+    :param lost: takes what is sent and never says so.
+    :param deaf: refuses connections; it is bound, so that no other process gets its port meanwhile.
+    """
 
     works: Simulator
     lost: Simulator
     listener: Listener
     echo: Echo
+    deaf: socket.socket
 
     def connections(self) -> Iterator[dict[str, Any]]:
         good, refused = (planted.PRIMARY, planted.SECONDARY), (planted.REFUSED_PRIMARY, planted.REFUSED_SECONDARY)
@@ -199,7 +191,7 @@ class _Services:
         yield _connection("tokens", self.listener.url, planted.REFUSED_PRIMARY, planted.SECONDARY, auth="bearer")
         yield _connection("refused", self.listener.url, *refused)
         yield _connection("lost", self.lost.url, *good)
-        yield _connection("unreachable", f"http://127.0.0.1:{free_port()}", *good)
+        yield _connection("unreachable", f"http://127.0.0.1:{self.deaf.getsockname()[1]}", *good)
         yield _connection("echo_400", f"{self.echo.url}/400", *good)
         yield _connection("echo_401", f"{self.echo.url}/401", *good)
         yield _connection("echo_503", f"{self.echo.url}/503", *good, auth="bearer")
@@ -221,7 +213,9 @@ def _services() -> Iterator[_Services]:
         lost = stack.enter_context(Simulator(seed=12, **settings))
         for operation in ("createCampaign", "createBulkCalls"):
             lost.fault(operation, "drop", accept=False, times=None)
-        yield _Services(works, lost, stack.enter_context(Listener(works.url)), stack.enter_context(Echo()))
+        deaf = stack.enter_context(socket.socket())
+        deaf.bind(("127.0.0.1", 0))
+        yield _Services(works, lost, stack.enter_context(Listener(works.url)), stack.enter_context(Echo()), deaf)
 
 
 def _drive(airflow: LiveAirflow, services: _Services, people: Path, found: Found) -> dict[str, str]:

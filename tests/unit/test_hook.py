@@ -324,6 +324,16 @@ def test_a_task_is_told_whether_to_try_again(define: Define, simulator: Simulato
         hook.check_connection()
 
 
+@pytest.mark.parametrize("fault", [{"kind": "status", "status": 503}, {"kind": "rate_limit"}, {"kind": "html"}])
+def test_a_refused_key_is_told_though_the_other_cannot_be_tried(
+    fault: dict[str, Any], define: Define, simulator: Simulator, keys: dict[str, Any]
+) -> None:
+    simulator.revoke_key("primary")
+    simulator.fault("listAgents", **fault, skip=1)
+    with pytest.raises(VolubileAuthError, match="Connection 'tested': The primary API key is refused"):
+        define(**keys).check_connection()
+
+
 def test_a_mistyped_extra_is_found_before_it_is_missed(define: Define, simulator: Simulator) -> None:
     """With ``secondary_key`` instead of ``secondary_api_key`` there would be no spare, and nobody would know."""
     fields = {"host": simulator.url, "password": simulator.primary_key, "extra": {"secondary_key": "not-a-spare"}}

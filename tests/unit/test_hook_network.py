@@ -166,6 +166,7 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 def proxy() -> Iterator[Proxy]:
     proxy = Proxy()
     yield proxy
+    proxy.listener.shutdown(socket.SHUT_RDWR)  # wakes who waits in accept()
     proxy.listener.close()
 
 
@@ -315,6 +316,7 @@ def test_a_proxy_that_drips_its_headers(tested: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HTTPS_PROXY", server.url)
     with pytest.raises(VolubileUnavailable, match=r"took longer than 0.5 s"):
         client(timeout=0.5).get_call(AN_ID)
+    listener.shutdown(socket.SHUT_RDWR)  # wakes who waits in accept()
     listener.close()
 
 

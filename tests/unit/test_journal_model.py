@@ -296,16 +296,15 @@ class World(RuleBasedStateMachine):
     def it_resumes(self, weather: Weather) -> None:
         deferred = self.stopped
         assert isinstance(deferred, TaskDeferred)
-        kwargs = deferred.kwargs or {}
         if deferred.method_name in ("submit_on", "look_on"):
             moment = datetime.fromtimestamp(deferred.trigger.moment.timestamp(), UTC)
             ModelTime.present = max(ModelTime.present, moment)
             self._process(
                 weather,
-                lambda operator, context: getattr(operator, deferred.method_name)(context, event=None, **kwargs),
+                lambda operator, context: getattr(operator, deferred.method_name)(context, event=None),
             )
         elif event := self._trigger_fires():
-            self._process(weather, lambda operator, context: operator.execute_complete(context, event, **kwargs))
+            self._process(weather, lambda operator, context: operator.execute_complete(context, event))
 
     @rule(seconds=st.sampled_from([1, 20, 60, 299, 1000]))
     def time_passes(self, seconds: int) -> None:

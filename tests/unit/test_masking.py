@@ -14,7 +14,7 @@ from airflow.sdk import Context
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_volubile.masking import mask_phone, mask_phones, mask_secrets
+from airflow_provider_volubile.masking import looks_like_phone, mask_digits, mask_phone, mask_phones, mask_secrets
 from airflow_provider_volubile.operators.base import Personal
 from airflow_provider_volubile.operators.calls import VolubileBulkCallsOperator, VolubileCreateCallOperator
 
@@ -200,6 +200,35 @@ def test_a_secret_is_found_however_json_spells_it(spelled: str) -> None:
     text = json.dumps({"é\n": 1}) + f' "\\\\{spelled}"'
     assert mask_secrets(text, ["another secret", SECRET]) == json.dumps({"é\n": 1}) + ' "***"'
     assert mask_secrets(text, [SECRET + "a"]) == text
+
+
+def test_a_run_of_backslashes_takes_no_time_by_its_square() -> None:
+    """It holds the interpreter's lock: a triggerer would stand still for as long, which would be hours here."""
+    text = "\\" * 300_000 + "x "
+    assert mask_secrets(f"{text}{SECRET}", [SECRET]) == f"{text}***"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("Recipient 447700900123 is not callable", "Recipient 4 ** ** ** ** * 23 is not callable"),
+        ("07700 900123 or (202) 555-0143", "07 ** ** ** * 23 or 2 ** ** ** * 43"),
+        ("+33639980142 at 2025-11-12T10:02:11Z", "+33 6 ** ** ** 42 at 2025-11-12T10:02:11Z"),
+        ("call 7a15c9d4-e3b0-4d68-8f27-b94e60a2c3f1", "call 7a15c9d4-e3b0-4d68-8f27-b94e60a2c3f1"),
+        ("1234567 of 1000 recipients, in 2025", "1234567 of 1000 recipients, in 2025"),
+    ],
+)
+def test_what_others_write_shows_no_number_of_any_country(text: str, masked: str) -> None:
+    assert mask_digits(text) == masked
+    assert mask_digits(masked) == masked
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [("+33639980142", True), ("06 39 98 01 42", True), ("447700900123", True), ("20251112", False), ("phone_2", False)],
+)
+def test_a_number_in_place_of_a_name(name: str, is_one: bool) -> None:
+    assert looks_like_phone(name) is is_one
 
 
 def test_secrets() -> None:

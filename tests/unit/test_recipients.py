@@ -213,6 +213,8 @@ class TestCsv:
         [
             ('phone,note\n+33639980142,"never closed\n+33639980177,x\n', "line 2: is not valid CSV"),
             ("phone,phone\n+33639980142,x\n", "columns of the same name: phone"),
+            ("+33639980142;Lucie\n+33639980177;Karim\n", "a telephone number stands where the names of columns are"),
+            ("06 39 98 01 42;06 39 98 01 42\n", "a telephone number stands where the names of columns are"),
             ("", "has no header line"),
             ("\n\n", "has no header line"),
         ],
@@ -222,7 +224,7 @@ class TestCsv:
         with pytest.raises(VolubileInputError, match=message) as error:
             read_recipients(path)
         assert path in str(error.value)
-        assert "39980142" not in str(error.value)
+        assert "39980142" not in str(error.value).replace(" ", "")
 
     def test_another_encoding_is_explained(self, tmp_path):
         path = write(tmp_path / "people.csv", f"phone;prenom\n{KARIM};Karim\n{LUCIE};Zoé\n", "cp1252")
@@ -287,7 +289,7 @@ class TestOtherFiles:
         with pytest.raises(VolubileInputError, match=message) as error:
             read_recipients(path)
         assert path in str(error.value)
-        assert "39980142" not in str(error.value)
+        assert "39980142" not in str(error.value).replace(" ", "")
 
     def test_half_a_gzip_file(self, tmp_path):
         path = tmp_path / "people.csv.gz"

@@ -9,7 +9,7 @@ import json
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -78,11 +78,15 @@ class Variables(dict[str, str]):
 
 
 @pytest.fixture(autouse=True)
-def _here(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def _here(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     simulator.configure(speed=3000, dial_interval=0)
     monkeypatch.setattr(stopping, "Variable", Variables())
     monkeypatch.setattr(stopping, "is_stopped", lambda ti: True)
     monkeypatch.setattr(recovery, "show_question", lambda *_, **__: True)
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "volubile-on-kill":  # it may look once more, and must not meet what is no longer patched
+            thread.join(60)
 
 
 class Task:
@@ -256,6 +260,8 @@ def test_a_run_of_the_same_name_is_another_submission(simulator: Simulator, kind
     assert "5 in progress" in str(Task(simulator, kind, timeout=0.1).try_())
     simulator.configure(speed=3000)
     assert sum(third.try_()["counts"].values()) == 5
+    waits.join(60)
+    assert not waits.is_alive()
 
 
 @KINDS
@@ -566,7 +572,7 @@ def test_the_handle_tells_what_was_submitted_whatever_the_inputs_say_by_now(simu
     look(task.client(), watches, now=datetime.now(UTC))
     event = wait_event("over", sum((watch.progress() for watch in watches), NOTHING), watches)
     operator = task.operator()
-    handle = task.run(operator, lambda context: operator.execute_complete(context, event, **deferred.kwargs))
+    handle = task.run(operator, lambda context: operator.execute_complete(context, event))
     assert (handle["agent_id"], handle["redial"]["max"]) == (REMINDER_AGENT_ID, 1)
     assert len(find_calls(task.client(), handle, now=datetime.now(UTC))) >= 5
 

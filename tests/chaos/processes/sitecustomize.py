@@ -70,12 +70,13 @@ def send_signal(number: int, *processes: int | None) -> None:
             os.kill(process, number)
 
 
-def witness(part: int, how: str) -> None:
-    """Write down what a task's process does with a request."""
+def witness(part: int, how: str, at: float | None = None) -> None:
+    """Write down what a task's process does with a request; it does so now, unless told otherwise."""
     from airflow.sdk import get_current_context
 
     ti = get_current_context()["ti"]
-    line = {"run": ti.run_id, "task": ti.task_id, "part": part, "pid": os.getpid(), "at": time.time(), "how": how}
+    at = time.time() if at is None else at
+    line = {"run": ti.run_id, "task": ti.task_id, "part": part, "pid": os.getpid(), "at": at, "how": how}
     trail = os.open(os.environ["CHAOS_TRAIL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(trail, json.dumps(line).encode() + b"\n")
     os.close(trail)
@@ -124,14 +125,17 @@ def set_boundaries(submission: Any) -> None:
     begin = Journal.begin
 
     def witnessed(self: Any, part: int, **details: Any) -> None:
-        witness(part, "begin")
+        # Whoever is frozen at the boundary has set about it before: its time to send runs meanwhile.
+        began = time.time()
+        pass_by("before-begin")
+        witness(part, "begin", began)
         try:
             begin(self, part, **details)
         except BaseException as error:
             witness(part, "not begun" if is_refused(error) else "begin lost")
             raise
 
-    Journal.begin = around("before-begin", witnessed, "before-send")
+    Journal.begin = around(None, witnessed, "before-send")
     Journal.accept_all = around("before-accept", written(Journal.accept_all), "after-accept")
     Journal.refuse = written(Journal.refuse)  # type: ignore[method-assign]
     Journal.release = written(Journal.release)  # type: ignore[method-assign]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -54,6 +55,7 @@ class Window:
 def server() -> Iterator[Server]:
     server, listener = start_server()
     yield server
+    listener.shutdown(socket.SHUT_RDWR)  # wakes who waits in accept()
     listener.close()
 
 
@@ -62,6 +64,7 @@ def other_server() -> Iterator[Server]:
     """Another host, as far as credentials are concerned."""
     server, listener = start_server()
     yield server
+    listener.shutdown(socket.SHUT_RDWR)  # wakes who waits in accept()
     listener.close()
 
 
@@ -105,6 +108,8 @@ def client(make_client: Callable[..., VolubileClient]) -> VolubileClient:
 
 @pytest.fixture(autouse=True)
 def _fresh_process_memory() -> Iterator[None]:
+    auth._working.clear()
+    auth._tokens.clear()
     yield
     auth._working.clear()
     auth._tokens.clear()
