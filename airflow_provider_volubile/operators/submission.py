@@ -504,7 +504,9 @@ class SubmissionOperator(VolubileOperator):
     @useless_retries_avoided()
     def look_on(self, context: Context, event: Any = None) -> SubmissionHandle:
         """Go on after a pause in looking for calls of people who were accepted."""
-        return self._wait(context, self.hook.client(), self._resume(context))
+        journal = self._resume(context)
+        self._found_more(context, journal)  # or it pauses again, or fails
+        return self._wait(context, self.hook.client(), journal)
 
     def _resume(self, context: Context) -> SubmissionJournal:
         from airflow_provider_volubile.submissions import SubmissionJournal
