@@ -9,7 +9,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_volubile.api import wire
@@ -57,9 +56,6 @@ NOT_TAKEN = (
     VolubileRequestRefused,
     VolubileUnavailable,
 )
-
-# Answers that find fault with what was sent: in a request for one person that is the number, or the context.
-_ABOUT_THE_REQUEST = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
 
 
 def check_agent(client: VolubileClient, agent_id: str) -> None:
@@ -260,6 +256,9 @@ class CallDialler:
     def name(self, number: int) -> None:
         return None
 
+    def refuses_person(self, refusal: VolubileRequestRefused) -> bool:
+        return False
+
     def identify(self, parts: Mapping[int, Part], records: Mapping[int, PartRecord]) -> Mapping[int, Sequence[str]]:
         number_of = {person.phone: number for number, part in parts.items() for person in part}
         known = {call_id for record in records.values() for call_id in record.ids}
@@ -302,9 +301,6 @@ class BulkDialler(CallDialler):
         taken = self._client.create_bulk_calls(self._agent_id, people, not_after=not_after)
         return [call.id for call in taken if call.id]
 
-    def refuses_person(self, refusal: VolubileRequestRefused) -> bool:
-        return False
-
     def find(self, number: int, part: Part, record: PartRecord) -> Sequence[str] | None:
         return [call.id for call in self._found(number, part, record)] or None
 
@@ -318,8 +314,8 @@ class SingleDialler(CallDialler):
         return [call.id] if call.id else []
 
     def refuses_person(self, refusal: VolubileRequestRefused) -> bool:
-        if refusal.status not in _ABOUT_THE_REQUEST:
-            return False  # no credit, no right: nobody would be called
+        if refusal.status not in wire.PERSON_REFUSALS:
+            return False
         try:
             check_agent(self._client, self._agent_id)  # it may have been switched off meanwhile
         except VolubileError as fault:

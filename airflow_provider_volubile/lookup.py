@@ -39,10 +39,7 @@ class CallRef(NamedTuple):
 
     @property
     def has_ended(self) -> bool:
-        """Whether the call is over. A status that came later than this package is, when the call has an end."""
-        if self.status in wire.CALL_STATUSES:
-            return self.status in wire.FINAL_CALL_STATUSES
-        return self.has_end
+        return wire.has_ended(self.status, has_end=self.has_end)
 
     @property
     def expects_transcript(self) -> bool:

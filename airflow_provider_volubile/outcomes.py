@@ -201,19 +201,15 @@ def final_counts(recipients: int, *, settled: int, counts: Mapping[str, int], ca
 
 
 def check_gaps(
-    counts: Mapping[str, int],
-    *,
-    refused: int = 0,
-    max_missing: int | None = None,
-    min_success_ratio: float | None = None,
+    counts: Mapping[str, int], *, max_missing: int | None = None, min_success_ratio: float | None = None
 ) -> None:
     """Hold the outcomes against what the task asked for.
 
-    :param counts: people by outcome.
-    :param refused: people whose number the service did not take; they are in no count.
+    :param counts: people by outcome, ``NEVER_DIALED`` and ``REFUSED`` included.
     :raises VolubileOutcomeGap: with the figures.
     """
-    people = sum(counts.values()) + refused
+    people = sum(counts.values())
+    refused = counts.get(REFUSED, 0)
     missing = counts.get(NEVER_DIALED, 0) + refused
     if max_missing is not None and missing > max_missing:
         of_them = f" ({refused} refused by the service)" if refused else ""

@@ -55,10 +55,10 @@ def describe(journal: SubmissionJournal, number: int) -> str:
     """What messages call a part: all that is needed to look for it."""
     record = journal[number]
     what = f"campaign {record.name!r}" if record.name else f"request {number + 1} of {len(journal)}"
-    sent = f", sent at {record.sent_at:%Y-%m-%d %H:%M} UTC" if record.sent_at else ""
+    sent = f"sent at {record.sent_at:%Y-%m-%d %H:%M} UTC"
     mark = f"{REFERENCE_KEY} {journal.noted('reference')}-{number + 1}"
     people = "1 person" if journal.size(number) == 1 else f"{journal.size(number)} people"
-    return f"{what} ({people} by agent {journal.agent_id}{sent}; {mark} in their context)"
+    return f"{what} ({people} by agent {journal.agent_id}, {sent}; {mark} in their context)"
 
 
 def ask(ti_id: Any, what: str, confirmation_timeout: float) -> bool:

@@ -20,27 +20,28 @@ def turn_pages(operation: str, fetch: Callable[[int], Page[ItemT]]) -> Iterator[
     :raises VolubileProtocolError: the server says there is more, but answers with the same page again, or with
         nothing. Going on might never end, and stopping would silently lose the rest.
     """
-    seen: set[str] = set()
     before: Page[ItemT] | None = None
+    ids_before: set[str] = set()
     number = 1
+    read = 0
     while True:
         page = fetch(number)
-        new = {str(item.id) for item in page.content} - seen  # type: ignore[attr-defined]
+        ids = {str(item.id) for item in page.content}  # type: ignore[attr-defined]
         is_same = before is not None and (
-            page.page == before.page if page.page is not None else bool(page.received) and not new
+            page.page == before.page if page.page is not None else bool(page.received) and ids <= ids_before
         )
         is_last = _is_last(page, number)
         if is_same or not (page.received or is_last):
             raise VolubileProtocolError(
                 f"{operation}: page {number} brings nothing new although there is more: the server does not turn pages "
-                f"as documented. {len(seen)} items were read.",
+                f"as documented. {read} items were read.",
                 operation=operation,
             )
         yield page
         if is_last:
             return
-        seen |= new
-        before = page
+        read += len(page.content)
+        before, ids_before = page, ids
         number += 1
 
 

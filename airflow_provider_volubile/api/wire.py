@@ -46,6 +46,8 @@ CALL_STATUSES = frozenset(
 )
 #: Inferred: every known status but ``IN_PROGRESS`` is an end. One that is not known is not final.
 FINAL_CALL_STATUSES = CALL_STATUSES - {"IN_PROGRESS"}
+#: Assumed: a single call that is refused so is refused for its number or context. Others would be for anybody's.
+PERSON_REFUSALS = frozenset({400, 422})
 #: Inferred: where somebody, or a voice box, was heard, a transcript will appear; how late is not documented.
 TRANSCRIBED_CALL_STATUSES = frozenset({"COMPLETED", "TRANSFERRED", "VOICE_BOX", "FAILOVER"})
 #: Inferred: where somebody was talked to.
@@ -392,6 +394,14 @@ def accepted_calls(data: Any) -> Iterator[tuple[str | None, str | None]]:
 
 def _is_id(value: Any) -> bool:
     return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
+def has_ended(status: str | None, *, has_end: bool) -> bool:
+    """Whether a call that is looked at once, and not waited for, is over.
+
+    Assumed of a status that came later than this package: it is, when the call has an ``endTime``.
+    """
+    return status in FINAL_CALL_STATUSES or (status not in CALL_STATUSES and has_end)
 
 
 def transcript_events(body: bytes) -> list[Any]:

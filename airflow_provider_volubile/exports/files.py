@@ -182,7 +182,7 @@ class Export:
         if left_over:
             for manifest in store.find(self.folder, "_*.manifest.json"):
                 if manifest.name != self.manifest.name and isinstance(other := store.read_json(manifest), Mapping):
-                    left_over -= {entry["path"] for entry in other.get("files", ())}
+                    left_over -= {entry.get("path") for entry in other.get("files", ()) if isinstance(entry, Mapping)}
         return left_over
 
     def finish(self, counts: Mapping[str, int], **facts: Any) -> str:

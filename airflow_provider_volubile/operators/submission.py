@@ -9,7 +9,6 @@ the promises and how each is tested.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -50,9 +49,6 @@ if TYPE_CHECKING:
 
 OnUnknown = Literal["fail", "resend", "ask"]
 ON_UNKNOWN: tuple[OnUnknown, ...] = ("fail", "resend", "ask")
-
-
-_LOST = "The task state store lost this task's submission; see docs/reliability."
 
 
 class _KeptForever:
@@ -421,12 +417,9 @@ class SubmissionOperator(VolubileOperator):
     def answered(self, context: Context, event: Mapping[str, Any], number: int) -> SubmissionHandle:
         """Go on with what a person answered."""
         from airflow_provider_volubile.recovery import SEND, STOP, Answer
-        from airflow_provider_volubile.submissions import SubmissionJournal
 
-        journal = SubmissionJournal.resume(_KeptForever(context["task_state_store"]))
+        journal = self._resume(context)
         answer = Answer.read(event)
-        if journal is None:
-            raise VolubileUnknownSubmission(f"{_LOST} Nothing was sent again.")
         if answer.chosen == STOP:
             self.give_up(journal)
             accepted = sum(record.state == "accepted" for record in journal)
@@ -513,11 +506,14 @@ class SubmissionOperator(VolubileOperator):
 
         journal = SubmissionJournal.resume(_KeptForever(context["task_state_store"]))
         if journal is None:
-            raise VolubileError(_LOST)
+            raise VolubileError(
+                "The task state store lost this task's submission; a retry looks for what was sent. See "
+                "docs/reliability."
+            )
         return journal
 
     def _finish(self, context: Context, event: WaitEvent) -> SubmissionHandle:
-        from airflow_provider_volubile.outcomes import check_gaps, final_counts
+        from airflow_provider_volubile.outcomes import REFUSED, check_gaps, final_counts
 
         journal = self._resume(context)
         while event["status"] == "over" and self._found_more(context, journal):
@@ -541,8 +537,7 @@ class SubmissionOperator(VolubileOperator):
         if self.outcomes_path:
             handle["outcomes"] = self._write_outcomes(journal, handle)
         check_gaps(
-            handle["counts"],
-            refused=_refused(journal),
+            handle["counts"] | {REFUSED: _refused(journal)},
             max_missing=self.max_missing,
             min_success_ratio=self.min_success_ratio,
         )
@@ -609,35 +604,25 @@ class SubmissionOperator(VolubileOperator):
 
     def _write_outcomes(self, journal: SubmissionJournal, handle: SubmissionHandle) -> str:
         """Write one row per recipient."""
-        from airflow_provider_volubile.exports.files import write_table
-        from airflow_provider_volubile.exports.schemas import OUTCOMES
-        from airflow_provider_volubile.outcomes import REFUSED, outcomes
+        from airflow_provider_volubile.exports.outcomes import write_outcomes
         from airflow_provider_volubile.schedule import Redial
-        from airflow_provider_volubile.waiting import look
 
-        people = self._same_recipients(journal)
-        watches = self.watches(handle)
-        look(self.hook.client(), watches, now=datetime.now(UTC))
-        for watch in watches:
-            if watch.error:
-                raise watch.error
-        attempts = [attempt for watch in watches for attempt in watch.attempts]
+        people = self._same_recipients(journal).accepted
         refused = {
             person.phone: record.reason or ""
-            for record, part in zip(journal, self.parts(people.accepted), strict=True)
+            for record, part in zip(journal, self.parts(people), strict=True)
             if record.state == "refused"
             for person in part
         }
-        rows = outcomes(
-            (person.phone for person in people.accepted), attempts, Redial.parse(handle.get("redial")), refused=refused
+        write_outcomes(
+            str(self.outcomes_path),
+            self.hook.client(),
+            self.watches(handle),
+            (person.phone for person in people),
+            redial=Redial.parse(handle.get("redial")),
+            refused=refused,
+            counts=handle["counts"],
         )
-        told = Counter(row["status"] for row in rows if row["status"] != REFUSED)
-        if told != Counter(handle["counts"]):
-            raise VolubileError(
-                f"The list of calls shows {dict(told)}, but the wait ended with {handle['counts']}: it is late, or "
-                "somebody was called meanwhile. Nothing was written; another try looks again and calls no one."
-            )
-        write_table(str(self.outcomes_path), rows, OUTCOMES)
         return str(self.outcomes_path)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 DIALLING = ("createCampaign", "createBulkCalls", "createCall")
 # Every other route that a submission uses: before it, while it waits, and when somebody stops it.
-READING = ("issueToken", "getAgent", "listCalls", "getTranscript", "getCampaign", "updateCampaignStatus")
+READING = ("issueToken", "getAgent", "listCalls", "getCall", "getTranscript", "getCampaign", "updateCampaignStatus")
 BOUNDARIES = (
     "before-begin",
     "before-send",

@@ -229,6 +229,8 @@ class Storm:
         """Somebody clears a task, whatever it is doing, or stops one and thinks better of it."""
         states = {"deferred"} if injection.what != "clear" else OVER | {"running", "deferred", "awaiting_input"}
         candidates = [task for task in tasks.values() if task.state in states and task.key not in self._stopped]
+        if injection.what != "clear":  # only campaigns are paused, and go on
+            candidates = [task for task in candidates if task.key[1].startswith("campaign")] or candidates
         if not candidates:
             return
         task = self.chance.choice(candidates)

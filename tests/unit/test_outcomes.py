@@ -13,6 +13,7 @@ from airflow_provider_volubile.api.models import Call
 from airflow_provider_volubile.exceptions import VolubileOutcomeGap
 from airflow_provider_volubile.outcomes import (
     NEVER_DIALED,
+    REFUSED,
     Attempt,
     check_gaps,
     final_counts,
@@ -107,11 +108,11 @@ def test_gaps_fail_with_figures() -> None:
     with pytest.raises(VolubileOutcomeGap, match=r"6 of 10 recipients were reached \(60.0%\)"):
         check_gaps(counts, min_success_ratio=0.7)
     with pytest.raises(VolubileOutcomeGap, match=r"5 of 13 .* never dialled \(3 refused by the service\)"):
-        check_gaps(counts, refused=3, max_missing=4)
+        check_gaps(counts | {REFUSED: 3}, max_missing=4)
     with pytest.raises(VolubileOutcomeGap, match="6 of 13 recipients were reached"):
-        check_gaps(counts, refused=3, min_success_ratio=0.6)
+        check_gaps(counts | {REFUSED: 3}, min_success_ratio=0.6)
     with pytest.raises(VolubileOutcomeGap, match="0 of 1 recipients were reached"):
-        check_gaps({}, refused=1, min_success_ratio=0.1)
+        check_gaps({REFUSED: 1}, min_success_ratio=0.1)
 
 
 @pytest.mark.parametrize("percent", range(101))

@@ -328,12 +328,8 @@ def test_outcomes_that_cannot_be_looked_up_are_not_written(
 # --- stopped by a person ---
 
 
-def test_a_campaign_accepted_while_the_task_is_stopped_is_paused(
-    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    simulator.configure(speed=0, lines=1)
-    task = Task(simulator, "campaign", deferrable=True)
-    client = task.client()
+def _stopped_when_accepted(task: Task, client: VolubileClient, monkeypatch: pytest.MonkeyPatch) -> SubmissionOperator:
+    """An operator that is stopped just when a campaign is accepted."""
     operator = task.operator(client)
     create = client.create_campaign
 
@@ -343,6 +339,16 @@ def test_a_campaign_accepted_while_the_task_is_stopped_is_paused(
         return campaign
 
     monkeypatch.setattr(client, "create_campaign", stopped_meanwhile)
+    return operator
+
+
+def test_a_campaign_accepted_while_the_task_is_stopped_is_paused(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator.configure(speed=0, lines=1)
+    task = Task(simulator, "campaign", deferrable=True)
+    client = task.client()
+    operator = _stopped_when_accepted(task, client, monkeypatch)
     assert "Stopped while it submitted" in str(task.run(operator, operator.execute))
     simulator.wait_until(lambda: task.campaign_statuses == ["PAUSED"])
     assert isinstance(task.try_(), TaskDeferred), "cleared, it waits for the same campaign"
@@ -422,15 +428,7 @@ def _stopped_after_one_part(simulator: Simulator, monkeypatch: pytest.MonkeyPatc
     simulator.configure(speed=0)
     task = Task(simulator, "campaign", **settings)
     client = task.client()
-    operator = task.operator(client)
-    create = client.create_campaign
-
-    def stopped(*args: Any, **kwargs: Any) -> Any:
-        campaign = create(*args, **kwargs)
-        operator.on_kill()
-        return campaign
-
-    monkeypatch.setattr(client, "create_campaign", stopped)
+    operator = _stopped_when_accepted(task, client, monkeypatch)
     task.run(operator, operator.execute)
     simulator.wait_until(lambda: task.campaign_statuses == ["PAUSED"])
     return task
