@@ -434,6 +434,31 @@ def _stopped_after_one_part(simulator: Simulator, monkeypatch: pytest.MonkeyPatc
     return task
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "drop"},
+        {"kind": "drop", "accept": False},
+        {"kind": "reset"},
+        {"kind": "status", "status": 500, "accept": True},
+        {"kind": "status", "status": 503},
+        {"kind": "truncated"},
+        {"kind": "rate_limit", "seconds": 1},
+    ],
+    ids=str,
+)
+def test_a_pause_and_its_end_survive_a_fault_of_their_route(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
+) -> None:
+    """The storm hardly ever stops a task within the seconds for which its campaign has somebody left to call."""
+    simulator.fault("updateCampaignStatus", **fault)
+    task = _stopped_after_one_part(simulator, monkeypatch, deferrable=True)
+    simulator.fault("updateCampaignStatus", **fault)
+    assert isinstance(task.try_(), TaskDeferred)
+    assert task.campaign_statuses == ["ACTIVE", "ACTIVE"]
+    assert all(met["applied"] == 1 for met in simulator.faults())
+
+
 def test_a_task_that_does_not_wait_lets_go_on_what_it_had_paused(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
