@@ -224,7 +224,10 @@ def _check_unknown(verdict: Verdict, case: _Case, log: str) -> None:
         verdict.wrong_reports.append(f"{case.task}: request {number + 1} is reported, but nothing befell it: {attempt}")
         verdict.lost += case.missing(case.parts)
         return
-    verdict.lost += [phone for phone in case.missing(case.parts[:number]) if phone not in case.refused()]
+    missing = case.missing(case.parts[:number])
+    refused = case.refused().intersection(missing)
+    verdict.rejected += len(refused)
+    verdict.lost += [phone for phone in missing if phone not in refused]
     left = [phone for part in case.parts[number:] for phone in part]
     if called := [phone for phone in left if phone in case.calls]:
         verdict.wrong_reports.append(f"{case.task}: request {number + 1} is reported, but {called} were called")

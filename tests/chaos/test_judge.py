@@ -93,6 +93,22 @@ def test_a_rejection_is_believed_where_a_400_was_injected() -> None:
     assert verdict.rejected == 1
 
 
+def test_everybody_is_counted_where_somebody_was_refused_before_an_unknown_outcome() -> None:
+    evidence = singles(called=[PEOPLE[0], PEOPLE[2]], requests=[INJECTED_400], ends=[*REFUSED[:3], None])
+    died = [*evidence.attempts[:3], Attempt(SINGLE, 3, 1, 3)]
+    verdict = judge(
+        replace(
+            evidence,
+            tasks={SINGLE: Task(*SINGLE, "failed", 1)},
+            handles={},
+            logs={SINGLE: "Nobody knows whether request 4 of 4 was created"},
+            attempts=died,
+        )
+    )
+    assert verdict.is_good
+    assert verdict.called + verdict.rejected + verdict.left == verdict.people == 4
+
+
 @pytest.mark.parametrize(
     ("requests", "ends"),
     [
