@@ -21,7 +21,7 @@ __all__ = [
     "VolubileUnknownSubmission",
     "VolubileWaitFailed",
     "VolubileWaitTimeout",
-    "needs_a_person",
+    "is_permanent",
 ]
 
 
@@ -115,7 +115,7 @@ class VolubileWaitTimeout(VolubileError):
     """Waiting took longer than allowed. Calls and campaigns go on; a retry goes on waiting and dials no one again."""
 
 
-def needs_a_person(error: BaseException) -> bool:
+def is_permanent(error: BaseException) -> bool:
     """Whether trying again cannot help: input, credentials or a decision must come from somebody first."""
     return isinstance(
         error,

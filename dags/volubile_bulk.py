@@ -38,7 +38,7 @@ def volubile_bulk():
         """Cut the file in batches, and return where they are: people belong in files, not in XCom."""
         import json
 
-        from airflow_provider_volubile.recipients import read_recipients, split_parts
+        from airflow_provider_volubile.calling.recipients import read_recipients, split_parts
 
         # Read as a whole, so that who stands in the file twice does not end up in two tasks and is called twice.
         everybody = read_recipients(params["people"]).accepted

@@ -41,7 +41,7 @@ def volubile_summaries():
     @task
     def find_calls(data_interval_start=None, data_interval_end=None, dag_run=None) -> list[str]:
         """Ids of the interval's calls, which may go to XCom."""
-        from airflow_provider_volubile.lookup import time_of
+        from airflow_provider_volubile.waiting.find_calls import time_of
 
         if data_interval_start is None:  # a run that somebody started
             data_interval_end = dag_run.run_after

@@ -52,7 +52,7 @@ _RECOGNISABLE = 12  # characters of a secret that stand for nothing else in an a
 
 
 class Window(Protocol):
-    """The account's rate window (:class:`airflow_provider_volubile.api.pacing.RateWindow`)."""
+    """The account's rate window (:class:`airflow_provider_volubile.api.rate_window.RateWindow`)."""
 
     def acquire(self, *, background: bool = False) -> None: ...
 

@@ -27,7 +27,7 @@ from requests.adapters import HTTPAdapter
 
 from airflow_provider_volubile import __version__
 from airflow_provider_volubile.api.addresses import find_proxy
-from airflow_provider_volubile.api.quiet import hide_urls_in_logs, quiet_urls
+from airflow_provider_volubile.api.url_redaction import hide_urls_in_logs, quiet_urls
 from airflow_provider_volubile.exceptions import VolubileInputError
 from airflow_provider_volubile.masking import mask_phones
 

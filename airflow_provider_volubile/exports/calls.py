@@ -14,13 +14,13 @@ from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.exceptions import VolubileInputError
 from airflow_provider_volubile.exports import store
 from airflow_provider_volubile.exports.days import days_between, iso, midnight, partition, read_moment
+from airflow_provider_volubile.exports.export_report import VolubileIncompleteExport
 from airflow_provider_volubile.exports.files import Export
 from airflow_provider_volubile.exports.formats import FileFormat
 from airflow_provider_volubile.exports.rows import FlatColumns, call_row
 from airflow_provider_volubile.exports.schemas import CALLS
 from airflow_provider_volubile.exports.spool import Spool
-from airflow_provider_volubile.exports.tally import VolubileIncompleteExport
-from airflow_provider_volubile.lookup import CallRef, time_of
+from airflow_provider_volubile.waiting.find_calls import CallRef, time_of
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath

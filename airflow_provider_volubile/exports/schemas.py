@@ -126,4 +126,4 @@ OUTCOMES = _schema(
     duration="integer",
     reason="string",
 )
-"""One row per recipient (:class:`airflow_provider_volubile.outcomes.Outcome`)."""
+"""One row per recipient (:class:`airflow_provider_volubile.waiting.outcomes.Outcome`)."""

@@ -19,14 +19,14 @@ from airflow_provider_volubile.exceptions import (
     VolubileUnavailable,
 )
 from airflow_provider_volubile.exports.days import partition
+from airflow_provider_volubile.exports.export_report import Tally, VolubileIncompleteExport
+from airflow_provider_volubile.exports.fetching import FAILURES_IN_A_ROW, fetch_all
 from airflow_provider_volubile.exports.files import Export
 from airflow_provider_volubile.exports.formats import FileFormat
 from airflow_provider_volubile.exports.rows import event_rows, text_row
 from airflow_provider_volubile.exports.schemas import TRANSCRIPT_TEXTS, TRANSCRIPTS
 from airflow_provider_volubile.exports.spool import Spool
-from airflow_provider_volubile.exports.tally import Tally, VolubileIncompleteExport
-from airflow_provider_volubile.fetching import FAILURES_IN_A_ROW, fetch_all
-from airflow_provider_volubile.lookup import CallRef
+from airflow_provider_volubile.waiting.find_calls import CallRef
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient

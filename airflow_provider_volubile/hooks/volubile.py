@@ -77,7 +77,7 @@ class VolubileHook(BaseHook):
         :param background: for polling: leaves a part of the window to those who do more than wait.
         """
         from airflow_provider_volubile.api.client import VolubileClient
-        from airflow_provider_volubile.api.pacing import shared_window
+        from airflow_provider_volubile.api.rate_window import shared_window
 
         settings = self.settings
         return VolubileClient(

@@ -17,7 +17,7 @@ from airflow.sdk import BaseNotifier, Context
 from airflow_provider_volubile.exceptions import VolubileError, VolubileInputError
 from airflow_provider_volubile.hooks.volubile import VolubileHook
 from airflow_provider_volubile.masking import mask_phone
-from airflow_provider_volubile.templates import keep_plus
+from airflow_provider_volubile.tasks import keep_plus
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +83,8 @@ class VolubileCallNotifier(BaseNotifier):
 
         :raises VolubileError: nobody was called, or it is not known whether somebody was.
         """
-        from airflow_provider_volubile.dialling import SEND_WITHIN, SingleDialler, traces
-        from airflow_provider_volubile.recipients import read_recipients
+        from airflow_provider_volubile.calling.recipients import read_recipients
+        from airflow_provider_volubile.calling.sending_parts import SEND_WITHIN, SingleDialler, traces
 
         event = _event(context)
         values = {name: value for name, value in event.items() if name != "deadline"} | dict(self.call_context or {})
@@ -108,7 +108,7 @@ class VolubileCallNotifier(BaseNotifier):
 
     async def async_notify(self, context: Context) -> None:
         """The same for deadline alerts, outside the triggerer's event loop."""
-        from airflow_provider_volubile.triggers.polling import in_thread
+        from airflow_provider_volubile.waiting.shared_poll import in_thread
 
         await in_thread(partial(self.notify, context))
 

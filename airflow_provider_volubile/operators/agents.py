@@ -8,7 +8,8 @@ from typing import Any, ClassVar, TypedDict
 from airflow.sdk import Context
 
 from airflow_provider_volubile.exceptions import VolubileInputError, VolubileNotFound, VolubileProtocolError
-from airflow_provider_volubile.operators.base import VolubileOperator, useless_retries_avoided
+from airflow_provider_volubile.operators.base import VolubileOperator
+from airflow_provider_volubile.tasks import fail_without_retry
 
 
 class AgentState(TypedDict):
@@ -43,7 +44,7 @@ class VolubileUpdateAgentOperator(VolubileOperator):
         self.agent_id = agent_id
         self.changes = changes
 
-    @useless_retries_avoided()
+    @fail_without_retry()
     def execute(self, context: Context) -> AgentState:
         from airflow_provider_volubile.api import wire
 

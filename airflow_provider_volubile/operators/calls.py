@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, cast
 from airflow.sdk import Context, conf
 from airflow.sdk.exceptions import AirflowSkipException
 
+from airflow_provider_volubile.calling.handles import SubmissionHandle, SubmissionKind
 from airflow_provider_volubile.exceptions import (
     VolubileError,
     VolubileInputError,
@@ -18,23 +19,18 @@ from airflow_provider_volubile.exceptions import (
     VolubileWaitFailed,
     VolubileWaitTimeout,
 )
-from airflow_provider_volubile.handles import SubmissionHandle, SubmissionKind
-from airflow_provider_volubile.operators.base import (
-    VolubileOperator,
-    check_choice,
-    unwrap,
-    useless_retries_avoided,
-)
+from airflow_provider_volubile.operators.base import VolubileOperator
 from airflow_provider_volubile.operators.submission import SubmissionOperator
+from airflow_provider_volubile.tasks import check_choice, fail_without_retry, unwrap
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient
-    from airflow_provider_volubile.dialling import Dialler, SingleDialler
-    from airflow_provider_volubile.recipients import Recipient
-    from airflow_provider_volubile.submissions import SubmissionJournal
+    from airflow_provider_volubile.calling.journal import SubmissionJournal
+    from airflow_provider_volubile.calling.recipients import Recipient
+    from airflow_provider_volubile.calling.sending_parts import Dialler, SingleDialler
     from airflow_provider_volubile.triggers.calls import VolubileCallsTrigger
-    from airflow_provider_volubile.triggers.events import WaitEvent
-    from airflow_provider_volubile.watches import Watch
+    from airflow_provider_volubile.waiting.ending import WaitEvent
+    from airflow_provider_volubile.waiting.watches import Watch
 
 HOUR = 3600.0
 MAX_RECIPIENTS = 10_000
@@ -53,7 +49,7 @@ class CallOperator(SubmissionOperator):
         return handle
 
     def watches(self, handle: SubmissionHandle) -> Sequence[Watch]:
-        from airflow_provider_volubile.watches import CallsWatch
+        from airflow_provider_volubile.waiting.watches import CallsWatch
 
         return [
             CallsWatch(
@@ -82,8 +78,8 @@ class VolubileBulkCallsOperator(CallOperator):
     """Have an agent call up to 10,000 people at once, and wait until each call has ended.
 
     For more people, map the operator over lists of them. Nobody is called twice by a retry: see :doc:`/reliability`.
-    Returns a :class:`~airflow_provider_volubile.handles.SubmissionHandle`. People whose number the service refuses
-    are counted as rejected when calls are sent one by one; a refused bulk request fails the task.
+    Returns a :class:`~airflow_provider_volubile.calling.handles.SubmissionHandle`. People whose number the service
+    refuses are counted as rejected when calls are sent one by one; a refused bulk request fails the task.
 
     :param submit_as: ``bulk`` sends up to 1,000 people in one request, to a route of which only the address is
         documented; ``single`` sends one documented request per person
@@ -102,7 +98,7 @@ class VolubileBulkCallsOperator(CallOperator):
         self.submit_as = submit_as
 
     def parts(self, people: Sequence[Recipient]) -> list[tuple[Recipient, ...]]:
-        from airflow_provider_volubile.recipients import split_parts
+        from airflow_provider_volubile.calling.recipients import split_parts
 
         check_choice("submit_as", self.submit_as, ("bulk", "single"))
         if len(people) > MAX_RECIPIENTS:
@@ -113,7 +109,7 @@ class VolubileBulkCallsOperator(CallOperator):
         return split_parts(people, 1) if self.submit_as == "single" else super().parts(people)
 
     def dialler(self, client: VolubileClient, journal: SubmissionJournal, submission: str) -> Dialler:
-        from airflow_provider_volubile.dialling import BulkDialler, SingleDialler
+        from airflow_provider_volubile.calling.sending_parts import BulkDialler, SingleDialler
 
         make = SingleDialler if self.submit_as == "single" else BulkDialler
         return make(client, agent_id=self.agent_id, submission=submission)
@@ -123,7 +119,7 @@ class VolubileCreateCallOperator(CallOperator):
     """Have an agent call one person, and wait until the call has ended.
 
     Nobody is called twice by a retry: see :doc:`/reliability`. Returns a
-    :class:`~airflow_provider_volubile.handles.SubmissionHandle`.
+    :class:`~airflow_provider_volubile.calling.handles.SubmissionHandle`.
 
     API facts: `Create call <https://docs.volubile.ai/api-reference/calls/create>`__.
 
@@ -169,12 +165,12 @@ class VolubileCreateCallOperator(CallOperator):
         return [{"phone": unwrap(self.phone), "context": context or {}}]
 
     def parts(self, people: Sequence[Recipient]) -> list[tuple[Recipient, ...]]:
-        from airflow_provider_volubile.recipients import split_parts
+        from airflow_provider_volubile.calling.recipients import split_parts
 
         return split_parts(people, 1)
 
     def dialler(self, client: VolubileClient, journal: SubmissionJournal, submission: str) -> SingleDialler:
-        from airflow_provider_volubile.dialling import SingleDialler
+        from airflow_provider_volubile.calling.sending_parts import SingleDialler
 
         return SingleDialler(client, agent_id=self.agent_id, submission=submission)
 
@@ -229,15 +225,15 @@ class VolubileGetTranscriptOperator(VolubileOperator):
         self.poll_interval = poll_interval
         self.deferrable = deferrable
 
-    @useless_retries_avoided()
+    @fail_without_retry()
     def execute(self, context: Context) -> list[TranscriptEntry]:
         from airflow_provider_volubile.api import wire
-        from airflow_provider_volubile.outcomes import NOTHING
         from airflow_provider_volubile.triggers.calls import VolubileCallsTrigger
-        from airflow_provider_volubile.triggers.events import wait_event
-        from airflow_provider_volubile.triggers.waiting import DEFERRAL_GRACE
-        from airflow_provider_volubile.waiting import follow
-        from airflow_provider_volubile.watches import CallsWatch
+        from airflow_provider_volubile.triggers.wait_trigger import DEFERRAL_GRACE
+        from airflow_provider_volubile.waiting.ending import wait_event
+        from airflow_provider_volubile.waiting.outcomes import NOTHING
+        from airflow_provider_volubile.waiting.polling import follow
+        from airflow_provider_volubile.waiting.watches import CallsWatch
 
         client = self.hook.client()
         with suppress(VolubileNotFound):
@@ -266,10 +262,10 @@ class VolubileGetTranscriptOperator(VolubileOperator):
         over = watch.is_over(datetime.now(UTC))
         return self._finish(wait_event("over" if over else "timeout", progress, [watch]))
 
-    @useless_retries_avoided()
+    @fail_without_retry()
     def execute_complete(self, context: Context, event: Any) -> list[TranscriptEntry]:
         """Go on when the trigger has fired."""
-        from airflow_provider_volubile.triggers.events import read_event
+        from airflow_provider_volubile.waiting.ending import read_event
 
         return self._finish(read_event(event))
 

@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 from airflow.sdk import Context
 
+from airflow_provider_volubile.calling.handles import CampaignRef, SubmissionHandle, SubmissionKind, handles_and_ids
 from airflow_provider_volubile.exceptions import VolubileInputError, VolubileNotFound
-from airflow_provider_volubile.handles import CampaignRef, SubmissionHandle, SubmissionKind, handles_and_ids
-from airflow_provider_volubile.operators.base import VolubileOperator, check_choice, useless_retries_avoided
+from airflow_provider_volubile.operators.base import VolubileOperator
 from airflow_provider_volubile.operators.submission import SubmissionOperator
+from airflow_provider_volubile.tasks import check_choice, fail_without_retry
 
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
     from airflow_provider_volubile.api.client import VolubileClient
-    from airflow_provider_volubile.dialling import CampaignDialler
-    from airflow_provider_volubile.schedule import Schedule
-    from airflow_provider_volubile.stopping import KillAction
-    from airflow_provider_volubile.submissions import SubmissionJournal
+    from airflow_provider_volubile.calling.journal import SubmissionJournal
+    from airflow_provider_volubile.calling.schedule import Schedule
+    from airflow_provider_volubile.calling.sending_parts import CampaignDialler
+    from airflow_provider_volubile.calling.stopping import KillAction
     from airflow_provider_volubile.triggers.campaigns import VolubileCampaignTrigger
-    from airflow_provider_volubile.watches import Watch
+    from airflow_provider_volubile.waiting.watches import Watch
 
 WEEK = 7 * 24 * 3600.0
 WORKING_DAYS = ("MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY")
@@ -33,7 +34,7 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
     """Have an agent call people within calling hours, and wait until each of them has an outcome.
 
     More than 1,000 recipients become several campaigns, each with the same settings. Nobody is called twice by a
-    retry: see :doc:`/reliability`. Returns a :class:`~airflow_provider_volubile.handles.SubmissionHandle`.
+    retry: see :doc:`/reliability`. Returns a :class:`~airflow_provider_volubile.calling.handles.SubmissionHandle`.
 
     API facts: `Create campaign <https://docs.volubile.ai/api-reference/campaigns/create>`__.
 
@@ -100,13 +101,13 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
         self.on_kill_action = on_kill_action
 
     def settings(self) -> dict[str, Any]:
-        from airflow_provider_volubile.schedule import Redial
+        from airflow_provider_volubile.calling.schedule import Redial
 
         # Outcomes are told by one rule for all campaigns of a submission.
         return {"redial": Redial.parse(self.redial).dump()}
 
     def check(self, client: VolubileClient, journal: SubmissionJournal) -> None:
-        from airflow_provider_volubile.stopping import KILL_ACTIONS
+        from airflow_provider_volubile.calling.stopping import KILL_ACTIONS
 
         if not str(self.name or "").strip():
             raise VolubileInputError("name is empty: calls are tied to their campaign by its name.")
@@ -115,7 +116,7 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
         super().check(client, journal)
 
     def dialler(self, client: VolubileClient, journal: SubmissionJournal, submission: str) -> CampaignDialler:
-        from airflow_provider_volubile.dialling import CampaignDialler
+        from airflow_provider_volubile.calling.sending_parts import CampaignDialler
 
         return CampaignDialler(
             client,
@@ -141,7 +142,7 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
         return handle
 
     def watches(self, handle: SubmissionHandle) -> Sequence[Watch]:
-        from airflow_provider_volubile.watches import campaign_watches
+        from airflow_provider_volubile.waiting.watches import campaign_watches
 
         return campaign_watches(
             handle["campaigns"],
@@ -172,7 +173,7 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
         return self._schedule(datetime.fromisoformat(handle["submitted_at"]))
 
     def resumed(self, client: VolubileClient, handle: SubmissionHandle) -> None:
-        from airflow_provider_volubile.stopping import resume_campaigns
+        from airflow_provider_volubile.calling.stopping import resume_campaigns
 
         resume_campaigns(client, handle["campaigns"])
 
@@ -187,7 +188,7 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
         )
 
     def give_up(self, journal: SubmissionJournal) -> None:
-        from airflow_provider_volubile.stopping import stop_campaigns
+        from airflow_provider_volubile.calling.stopping import stop_campaigns
 
         if self.on_kill_action != "leave":
             stop_campaigns(self.hook, self.handle(journal)["campaigns"], self.on_kill_action)
@@ -203,12 +204,12 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
             Thread(target=self._stop, args=(campaigns,), name="volubile-on-kill").start()
 
     def _stop(self, campaigns: Sequence[CampaignRef]) -> None:
-        from airflow_provider_volubile.stopping import stop_if_killed
+        from airflow_provider_volubile.calling.stopping import stop_if_killed
 
         stop_if_killed(self.hook, self._ti, campaigns, self.on_kill_action)
 
     def _schedule(self, submitted_at: datetime) -> Schedule:
-        from airflow_provider_volubile.schedule import Schedule
+        from airflow_provider_volubile.calling.schedule import Schedule
 
         return Schedule.check(
             time_slots=self.time_slots,
@@ -254,7 +255,7 @@ class VolubileUpdateCampaignStatusOperator(VolubileOperator):
         self.campaign_id = campaign_id
         self.status = status
 
-    @useless_retries_avoided()
+    @fail_without_retry()
     def execute(self, context: Context) -> list[CampaignStatus]:
         from airflow_provider_volubile.api import wire
 

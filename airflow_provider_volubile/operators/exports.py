@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from airflow.sdk import Context
 
+from airflow_provider_volubile.calling.handles import SubmissionHandle
 from airflow_provider_volubile.exceptions import VolubileInputError, VolubileNotFound
-from airflow_provider_volubile.handles import SubmissionHandle
-from airflow_provider_volubile.operators.base import VolubileOperator, check_number, useless_retries_avoided
+from airflow_provider_volubile.operators.base import VolubileOperator
+from airflow_provider_volubile.tasks import check_number, fail_without_retry
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
 
     from airflow_provider_volubile.api.client import VolubileClient
     from airflow_provider_volubile.api.models import Agent
+    from airflow_provider_volubile.exports.export_report import Tally
     from airflow_provider_volubile.exports.files import Export
     from airflow_provider_volubile.exports.formats import FileFormat
     from airflow_provider_volubile.exports.rows import FlatColumns
-    from airflow_provider_volubile.exports.tally import Tally
-    from airflow_provider_volubile.lookup import CallRef
+    from airflow_provider_volubile.waiting.find_calls import CallRef
 
 MOST_LOOKBACK = 10 * 365 * 24  # hours
 
@@ -147,7 +148,7 @@ class VolubileExportCallsOperator(_ExportOperator):
         self.file_format = file_format
         self.flatten = flatten
 
-    @useless_retries_avoided()
+    @fail_without_retry()
     def execute(self, context: Context) -> CallsExport:
         from airflow_provider_volubile.exports.calls import CallsTable, Watermark, export_calls
         from airflow_provider_volubile.exports.days import iso, read_zone
@@ -259,12 +260,12 @@ class _PerCallExportOperator(_ExportOperator):
     ) -> Tally:
         raise NotImplementedError
 
-    @useless_retries_avoided()
+    @fail_without_retry()
     def execute(self, context: Context) -> PerCallExport:
+        from airflow_provider_volubile.calling.journal import reference
         from airflow_provider_volubile.exports.days import read_zone
         from airflow_provider_volubile.exports.files import Export
-        from airflow_provider_volubile.lookup import find_calls
-        from airflow_provider_volubile.submissions import reference
+        from airflow_provider_volubile.waiting.find_calls import find_calls
 
         self.check()
         folder, zone = self.folder(), read_zone(self.timezone)
@@ -375,6 +376,6 @@ class VolubileExportRecordingsOperator(_PerCallExportOperator):
     def export(
         self, client: VolubileClient, export: Export, refs: Sequence[CallRef], *, key: str, zone: ZoneInfo
     ) -> Tally:
-        from airflow_provider_volubile.exports.recordings import export_recordings
+        from airflow_provider_volubile.exports.recording_files import export_recordings
 
         return export_recordings(client, export, refs, zone=zone)

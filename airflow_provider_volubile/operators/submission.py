@@ -2,8 +2,8 @@
 
 Every Dag that dials imports this module whenever it is parsed, so what a task needs when it runs is imported then.
 
-What may be sent again is decided here and in :mod:`airflow_provider_volubile.submissions`; docs/reliability.rst tells
-the promises and how each is tested.
+What may be sent again is decided here and in :mod:`airflow_provider_volubile.calling.journal`; docs/reliability.rst
+tells the promises and how each is tested.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from airflow.sdk import Context, conf
 from airflow.sdk.exceptions import TaskAwaitingInput
 
+from airflow_provider_volubile._airflow import PermanentStateStore
+from airflow_provider_volubile.calling.handles import SubmissionHandle, SubmissionKind
 from airflow_provider_volubile.exceptions import (
     VolubileError,
     VolubileInputError,
@@ -25,45 +27,23 @@ from airflow_provider_volubile.exceptions import (
     VolubileWaitFailed,
     VolubileWaitTimeout,
 )
-from airflow_provider_volubile.handles import SubmissionHandle, SubmissionKind
-from airflow_provider_volubile.operators.base import (
-    WAIT_FOR,
-    VolubileOperator,
-    check_choice,
-    check_number,
-    unwrap,
-    useless_retries_avoided,
-)
+from airflow_provider_volubile.operators.base import VolubileOperator
+from airflow_provider_volubile.tasks import WAIT_FOR, check_choice, check_number, fail_without_retry, unwrap
 
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
     from airflow_provider_volubile.api.client import VolubileClient
-    from airflow_provider_volubile.dialling import Dialler
-    from airflow_provider_volubile.recipients import Recipient, Recipients
-    from airflow_provider_volubile.schedule import Schedule
-    from airflow_provider_volubile.submissions import PartRecord, SubmissionJournal
-    from airflow_provider_volubile.triggers.events import WaitEvent
-    from airflow_provider_volubile.triggers.waiting import WaitTrigger
-    from airflow_provider_volubile.watches import Watch
+    from airflow_provider_volubile.calling.journal import PartRecord, SubmissionJournal
+    from airflow_provider_volubile.calling.recipients import Recipient, Recipients
+    from airflow_provider_volubile.calling.schedule import Schedule
+    from airflow_provider_volubile.calling.sending_parts import Dialler
+    from airflow_provider_volubile.triggers.wait_trigger import WaitTrigger
+    from airflow_provider_volubile.waiting.ending import WaitEvent
+    from airflow_provider_volubile.waiting.watches import Watch
 
 OnUnknown = Literal["fail", "resend", "ask"]
 ON_UNKNOWN: tuple[OnUnknown, ...] = ("fail", "resend", "ask")
-
-
-class _KeptForever:
-    """The task state store, with nothing that expires: a task cleared after a year must not dial again."""
-
-    def __init__(self, store: Any) -> None:
-        self._store = store
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return self._store.get(key, default)
-
-    def set(self, key: str, value: Any) -> None:
-        from airflow.sdk.execution_time.context import NEVER_EXPIRE
-
-        self._store.set(key, value, retention=NEVER_EXPIRE)
 
 
 class SubmissionOperator(VolubileOperator):
@@ -157,7 +137,7 @@ class SubmissionOperator(VolubileOperator):
 
         :raises VolubileInputError: naming the value and the rule.
         """
-        from airflow_provider_volubile.dialling import check_agent
+        from airflow_provider_volubile.calling.sending_parts import check_agent
 
         check_agent(client, self.agent_id)
 
@@ -168,7 +148,7 @@ class SubmissionOperator(VolubileOperator):
     def parts(self, people: Sequence[Recipient]) -> list[tuple[Recipient, ...]]:
         """Cut the recipients in what one request takes."""
         from airflow_provider_volubile.api import wire
-        from airflow_provider_volubile.recipients import split_parts
+        from airflow_provider_volubile.calling.recipients import split_parts
 
         return split_parts(people, wire.MAX_RECIPIENTS)
 
@@ -224,12 +204,12 @@ class SubmissionOperator(VolubileOperator):
 
     # Submitting ------------------------------------------------------------------------------------------------
 
-    @useless_retries_avoided()
+    @fail_without_retry()
     def execute(self, context: Context) -> SubmissionHandle:
         self._check_parameters()
         return self._submit(context)
 
-    @useless_retries_avoided()
+    @fail_without_retry()
     def submit_on(self, context: Context, event: Any = None) -> SubmissionHandle:
         """Go on after a pause in looking for a part whose answer was lost."""
         return self._submit(context, goes_on=True)
@@ -239,11 +219,11 @@ class SubmissionOperator(VolubileOperator):
 
         :param goes_on: this try has been here before.
         """
-        from airflow_provider_volubile.dialling import advance
-        from airflow_provider_volubile.submissions import SubmissionJournal
+        from airflow_provider_volubile.calling.journal import SubmissionJournal
+        from airflow_provider_volubile.calling.sending_parts import advance
 
         ti = context["ti"]
-        store = _KeptForever(context["task_state_store"])
+        store = PermanentStateStore(context["task_state_store"])
         try:
             people = self._read_recipients()
             parts = self.parts(people.accepted)
@@ -315,8 +295,8 @@ class SubmissionOperator(VolubileOperator):
 
     def _earlier_salt(self, context: Context, client: VolubileClient, journal: SubmissionJournal) -> str | None:
         """An earlier try left nothing in the store. It may have been emptied: look whether that try called anybody."""
-        from airflow_provider_volubile.dialling import traces
-        from airflow_provider_volubile.submissions import salt_of
+        from airflow_provider_volubile.calling.journal import salt_of
+        from airflow_provider_volubile.calling.sending_parts import traces
 
         began = context["dag_run"].run_after
         # Whoever the agent is now: it may have been changed since.
@@ -354,7 +334,7 @@ class SubmissionOperator(VolubileOperator):
             table_format(self.outcomes_path)
 
     def _read_recipients(self) -> Recipients:
-        from airflow_provider_volubile.recipients import read_recipients
+        from airflow_provider_volubile.calling.recipients import read_recipients
 
         people = read_recipients(
             self.source(),
@@ -385,7 +365,7 @@ class SubmissionOperator(VolubileOperator):
 
     def _look_again(self, record: PartRecord) -> bool:
         """Pause before another look, unless ``confirmation_timeout`` is over. Deferrable: without a worker."""
-        from airflow_provider_volubile.recovery import next_look
+        from airflow_provider_volubile.calling.unknown_outcome import next_look
 
         now = datetime.now(UTC)
         moment = next_look(record, self.confirmation_timeout, now=now)
@@ -398,7 +378,7 @@ class SubmissionOperator(VolubileOperator):
 
     def _decide(self, context: Context, journal: SubmissionJournal, number: int) -> None:
         """Look for a part again, send it again, or leave the decision to a person, who is asked without a worker."""
-        from airflow_provider_volubile import recovery
+        from airflow_provider_volubile.calling import unknown_outcome as recovery
 
         record = journal[number]
         if self._look_again(record):
@@ -413,10 +393,10 @@ class SubmissionOperator(VolubileOperator):
             raise TaskAwaitingInput(method_name="answered", kwargs={"number": number})
         raise recovery.unknown(record, what, self.confirmation_timeout, could_ask=asks)
 
-    @useless_retries_avoided()
+    @fail_without_retry()
     def answered(self, context: Context, event: Mapping[str, Any], number: int) -> SubmissionHandle:
         """Go on with what a person answered."""
-        from airflow_provider_volubile.recovery import SEND, STOP, Answer
+        from airflow_provider_volubile.calling.unknown_outcome import SEND, STOP, Answer
 
         journal = self._resume(context)
         answer = Answer.read(event)
@@ -456,7 +436,7 @@ class SubmissionOperator(VolubileOperator):
         """Wait for what is known to be accepted. Deferrable: without a worker; see :meth:`execute_complete`."""
         handle, deadline = self._handover(journal), _deadline(journal)
         if self.deferrable:
-            from airflow_provider_volubile.triggers.waiting import DEFERRAL_GRACE
+            from airflow_provider_volubile.triggers.wait_trigger import DEFERRAL_GRACE
 
             self.defer(
                 trigger=self.trigger(handle, deadline),
@@ -469,9 +449,9 @@ class SubmissionOperator(VolubileOperator):
         self, context: Context, client: VolubileClient, handle: SubmissionHandle, deadline: datetime
     ) -> WaitEvent:
         """Wait in the worker."""
-        from airflow_provider_volubile.outcomes import NOTHING
-        from airflow_provider_volubile.triggers.events import wait_event
-        from airflow_provider_volubile.waiting import follow
+        from airflow_provider_volubile.waiting.ending import wait_event
+        from airflow_provider_volubile.waiting.outcomes import NOTHING
+        from airflow_provider_volubile.waiting.polling import follow
 
         watches = self.watches(handle)
         hours = self.calling_hours(handle)
@@ -487,14 +467,14 @@ class SubmissionOperator(VolubileOperator):
         over = all(watch.is_over(datetime.now(UTC)) for watch in watches)
         return wait_event("over" if over else "timeout", progress, watches)
 
-    @useless_retries_avoided()
+    @fail_without_retry()
     def execute_complete(self, context: Context, event: Any) -> SubmissionHandle:
         """Go on when the trigger has fired."""
-        from airflow_provider_volubile.triggers.events import read_event
+        from airflow_provider_volubile.waiting.ending import read_event
 
         return self._finish(context, read_event(event))
 
-    @useless_retries_avoided()
+    @fail_without_retry()
     def look_on(self, context: Context, event: Any = None) -> SubmissionHandle:
         """Go on after a pause in looking for calls of people who were accepted."""
         journal = self._resume(context)
@@ -502,9 +482,9 @@ class SubmissionOperator(VolubileOperator):
         return self._wait(context, self.hook.client(), journal)
 
     def _resume(self, context: Context) -> SubmissionJournal:
-        from airflow_provider_volubile.submissions import SubmissionJournal
+        from airflow_provider_volubile.calling.journal import SubmissionJournal
 
-        journal = SubmissionJournal.resume(_KeptForever(context["task_state_store"]))
+        journal = SubmissionJournal.resume(PermanentStateStore(context["task_state_store"]))
         if journal is None:
             raise VolubileError(
                 "The task state store lost this task's submission; a retry looks for what was sent. See "
@@ -513,7 +493,7 @@ class SubmissionOperator(VolubileOperator):
         return journal
 
     def _finish(self, context: Context, event: WaitEvent) -> SubmissionHandle:
-        from airflow_provider_volubile.outcomes import REFUSED, check_gaps, final_counts
+        from airflow_provider_volubile.waiting.outcomes import REFUSED, check_gaps, final_counts
 
         journal = self._resume(context)
         while event["status"] == "over" and self._found_more(context, journal):
@@ -557,7 +537,7 @@ class SubmissionOperator(VolubileOperator):
         """
         if self.kind == "campaign" or not journal.nameless():
             return False
-        from airflow_provider_volubile import recovery
+        from airflow_provider_volubile.calling import unknown_outcome as recovery
 
         client = self.hook.client()
         parts = self.parts(self._same_recipients(journal).accepted)
@@ -591,7 +571,7 @@ class SubmissionOperator(VolubileOperator):
 
         :raises VolubileInputsChanged: the input changed since they were called.
         """
-        from airflow_provider_volubile.submissions import fingerprint
+        from airflow_provider_volubile.calling.journal import fingerprint
 
         people = self._read_recipients()
         parts = self.parts(people.accepted)
@@ -604,8 +584,8 @@ class SubmissionOperator(VolubileOperator):
 
     def _write_outcomes(self, journal: SubmissionJournal, handle: SubmissionHandle) -> str:
         """Write one row per recipient."""
-        from airflow_provider_volubile.exports.outcomes import write_outcomes
-        from airflow_provider_volubile.schedule import Redial
+        from airflow_provider_volubile.calling.schedule import Redial
+        from airflow_provider_volubile.exports.outcomes_table import write_outcomes
 
         people = self._same_recipients(journal).accepted
         refused = {
@@ -637,7 +617,7 @@ def _refused(journal: SubmissionJournal) -> int:
 
 
 def _reference(ti: Any, journal: SubmissionJournal) -> str:
-    from airflow_provider_volubile.submissions import reference
+    from airflow_provider_volubile.calling.journal import reference
 
     map_index = -1 if ti.map_index is None else ti.map_index
     return reference(ti.dag_id, ti.run_id, ti.task_id, map_index, journal.generation)

@@ -7,13 +7,13 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_provider_volubile.calling.handles import SubmissionHandle, handles_and_ids
 from airflow_provider_volubile.exceptions import VolubileInputError
-from airflow_provider_volubile.handles import SubmissionHandle, handles_and_ids
-from airflow_provider_volubile.sensors.waiting import WaitSensor
+from airflow_provider_volubile.sensors.wait_sensor import WaitSensor
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.triggers.calls import VolubileCallsTrigger
-    from airflow_provider_volubile.watches import Watch
+    from airflow_provider_volubile.waiting.watches import Watch
 
 
 class VolubileCallsSensor(WaitSensor):
@@ -22,7 +22,7 @@ class VolubileCallsSensor(WaitSensor):
     :param calls: the handle that a bulk or single call operator returned, a call's id, or a list of handles or ids. A
         handle is cheaper: it tells how far back the list of calls must be read.
 
-    See :class:`~airflow_provider_volubile.sensors.waiting.WaitSensor` for the other parameters.
+    See :class:`~airflow_provider_volubile.sensors.wait_sensor.WaitSensor` for the other parameters.
     """
 
     template_fields: Sequence[str] = ("calls", "volubile_conn_id")
@@ -59,7 +59,7 @@ class VolubileCallsSensor(WaitSensor):
         return handles
 
     def finds_more(self) -> bool:
-        from airflow_provider_volubile.lookup import complete
+        from airflow_provider_volubile.waiting.find_calls import complete
 
         client = self.hook.client(background=True)
         known = len(self.handle["call_ids"])
@@ -67,7 +67,7 @@ class VolubileCallsSensor(WaitSensor):
         return len(self.handle["call_ids"]) > known
 
     def watches(self) -> Sequence[Watch]:
-        from airflow_provider_volubile.watches import CallsWatch
+        from airflow_provider_volubile.waiting.watches import CallsWatch
 
         since = self.handle.get("submitted_at")
         return [

@@ -7,13 +7,13 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_provider_volubile.calling.handles import CampaignRef, SubmissionHandle, handles_and_ids
 from airflow_provider_volubile.exceptions import VolubileInputError, VolubileNotFound
-from airflow_provider_volubile.handles import CampaignRef, SubmissionHandle, handles_and_ids
-from airflow_provider_volubile.sensors.waiting import WaitSensor
+from airflow_provider_volubile.sensors.wait_sensor import WaitSensor
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.triggers.campaigns import VolubileCampaignTrigger
-    from airflow_provider_volubile.watches import Watch
+    from airflow_provider_volubile.waiting.watches import Watch
 
 
 class VolubileCampaignSensor(WaitSensor):
@@ -25,7 +25,7 @@ class VolubileCampaignSensor(WaitSensor):
     :param recipients: how many people the campaign calls. Needed with a plain id, since the API does not tell; a
         campaign is over when so many have an outcome.
 
-    See :class:`~airflow_provider_volubile.sensors.waiting.WaitSensor` for the other parameters.
+    See :class:`~airflow_provider_volubile.sensors.wait_sensor.WaitSensor` for the other parameters.
     """
 
     template_fields: Sequence[str] = ("campaign", "recipients", "volubile_conn_id")
@@ -60,7 +60,7 @@ class VolubileCampaignSensor(WaitSensor):
         return SubmissionHandle(**handle)
 
     def _of_id(self, campaign_id: str) -> SubmissionHandle:
-        from airflow_provider_volubile.schedule import Redial
+        from airflow_provider_volubile.calling.schedule import Redial
 
         text = str(self.recipients).strip()
         people = int(text) if text.isdecimal() else 0
@@ -89,7 +89,7 @@ class VolubileCampaignSensor(WaitSensor):
         )
 
     def watches(self) -> Sequence[Watch]:
-        from airflow_provider_volubile.watches import campaign_watches
+        from airflow_provider_volubile.waiting.watches import campaign_watches
 
         return campaign_watches(**self._known(), wait_for=self.wait_for)
 

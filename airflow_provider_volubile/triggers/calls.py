@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from airflow_provider_volubile.triggers.waiting import WaitTrigger
-from airflow_provider_volubile.watches import CallsWatch, Watch
+from airflow_provider_volubile.triggers.wait_trigger import WaitTrigger
+from airflow_provider_volubile.waiting.watches import CallsWatch, Watch
 
 
 class VolubileCallsTrigger(WaitTrigger):
-    """Fires when calls have ended. The event is a :class:`~airflow_provider_volubile.triggers.events.WaitEvent`.
+    """Fires when calls have ended. The event is a :class:`~airflow_provider_volubile.waiting.ending.WaitEvent`.
 
     :param call_ids: the calls.
     :param agent_id: their agent, if all have the same and it is known.
 
-    See :class:`~airflow_provider_volubile.triggers.waiting.WaitTrigger` for the other parameters.
+    See :class:`~airflow_provider_volubile.triggers.wait_trigger.WaitTrigger` for the other parameters.
     """
 
     def __init__(self, *, call_ids: Sequence[str], agent_id: str | None = None, **kwargs: Any) -> None:

@@ -6,26 +6,26 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from airflow_provider_volubile.handles import CampaignRef
-from airflow_provider_volubile.schedule import Schedule
-from airflow_provider_volubile.stopping import KillAction, stop_if_killed
-from airflow_provider_volubile.triggers.polling import in_thread, stopping_threads
-from airflow_provider_volubile.triggers.waiting import WaitTrigger
-from airflow_provider_volubile.watches import Watch, campaign_watches
+from airflow_provider_volubile.calling.handles import CampaignRef
+from airflow_provider_volubile.calling.schedule import Schedule
+from airflow_provider_volubile.calling.stopping import KillAction, stop_if_killed
+from airflow_provider_volubile.triggers.wait_trigger import WaitTrigger
+from airflow_provider_volubile.waiting.shared_poll import in_thread, stopping_threads
+from airflow_provider_volubile.waiting.watches import Watch, campaign_watches
 
 
 class VolubileCampaignTrigger(WaitTrigger):
     """Fires when everyone in the campaigns of one submission has an outcome.
 
     It also fires when all campaigns were cancelled outside Airflow and their last calls have ended, at ``deadline``,
-    and on errors that will not pass. The event is a :class:`~airflow_provider_volubile.triggers.events.WaitEvent`.
+    and on errors that will not pass. The event is a :class:`~airflow_provider_volubile.waiting.ending.WaitEvent`.
 
     :param campaigns: id, name and number of recipients of each.
     :param agent_id: their agent.
     :param schedule: their calling hours as :meth:`Schedule.dump` gives them, with the redial rule; None if unknown.
     :param on_kill_action: what to do with the campaigns when a person stops the task: ``pause``, ``cancel``, ``leave``.
 
-    See :class:`~airflow_provider_volubile.triggers.waiting.WaitTrigger` for the other parameters.
+    See :class:`~airflow_provider_volubile.triggers.wait_trigger.WaitTrigger` for the other parameters.
     """
 
     def __init__(

@@ -16,9 +16,9 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_provider_volubile.exceptions import VolubileError
 from airflow_provider_volubile.hooks.volubile import VolubileHook
-from airflow_provider_volubile.outcomes import NOTHING, Progress
-from airflow_provider_volubile.triggers.polling import poll_of
-from airflow_provider_volubile.watches import CLOCK_TOLERANCE, FilteredWatch
+from airflow_provider_volubile.waiting.outcomes import NOTHING, Progress
+from airflow_provider_volubile.waiting.shared_poll import poll_of
+from airflow_provider_volubile.waiting.watches import CLOCK_TOLERANCE, FilteredWatch
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.models import Call

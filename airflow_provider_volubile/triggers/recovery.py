@@ -9,10 +9,10 @@ from typing import Any
 
 from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 
-from airflow_provider_volubile.handles import CampaignRef
+from airflow_provider_volubile.calling.handles import CampaignRef
+from airflow_provider_volubile.calling.stopping import KillAction, stop_if_killed
 from airflow_provider_volubile.hooks.volubile import VolubileHook
-from airflow_provider_volubile.stopping import KillAction, stop_if_killed
-from airflow_provider_volubile.triggers.polling import in_thread, stopping_threads
+from airflow_provider_volubile.waiting.shared_poll import in_thread, stopping_threads
 
 
 class LookAgainTrigger(DateTimeTrigger):

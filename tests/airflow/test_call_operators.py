@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from airflow.sdk import BaseOperator, chain
 
-from airflow_provider_volubile import recovery
+from airflow_provider_volubile.calling import unknown_outcome as recovery
 from airflow_provider_volubile.operators.calls import (
     VolubileBulkCallsOperator,
     VolubileCreateCallOperator,

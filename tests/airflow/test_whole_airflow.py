@@ -17,7 +17,7 @@ from urllib.parse import parse_qs
 import pytest
 import requests
 
-from airflow_provider_volubile.recovery import CREATED, SEND, STOP
+from airflow_provider_volubile.calling.unknown_outcome import CREATED, SEND, STOP
 from airflow_provider_volubile.simulator import Simulator
 from tests.airflow.helpers import FOLLOW_UP, REMINDER, numbers, phones
 from tests.live import LiveAirflow, free_port, live_airflow

@@ -21,7 +21,7 @@ from pathlib import Path
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="volubile-bench-"))
 os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "CRITICAL")  # rivals complain of every 429
 
-from airflow_provider_volubile.api.pacing import LENGTH
+from airflow_provider_volubile.api.rate_window import LENGTH
 from airflow_provider_volubile.simulator import Simulator
 from tests.benchmarks import detection, overhead, pacing_processes, triggerer, triggerer_process
 from tests.benchmarks.detection import DEFAULT_INTERVAL, OURS, POLL_INTERVAL, RIVALS_INTERVAL

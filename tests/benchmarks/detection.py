@@ -17,16 +17,17 @@ from functools import partial
 from typing import Any
 from unittest.mock import patch
 
-from airflow_provider_volubile import waiting
-from airflow_provider_volubile.api import pacing, wire
+from airflow_provider_volubile.api import rate_window as pacing
+from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.api.auth import ApiKeyPair
 from airflow_provider_volubile.api.client import VolubileClient
-from airflow_provider_volubile.api.pacing import LENGTH, LIMIT, RateWindow
+from airflow_provider_volubile.api.rate_window import LENGTH, LIMIT, RateWindow
 from airflow_provider_volubile.simulator import REMINDER_AGENT_ID, Simulator
-from airflow_provider_volubile.triggers import polling
 from airflow_provider_volubile.triggers.calls import VolubileCallsTrigger
 from airflow_provider_volubile.triggers.campaigns import VolubileCampaignTrigger
-from airflow_provider_volubile.triggers.waiting import WaitTrigger
+from airflow_provider_volubile.triggers.wait_trigger import WaitTrigger
+from airflow_provider_volubile.waiting import polling as waiting
+from airflow_provider_volubile.waiting import shared_poll as polling
 from tests.benchmarks import rivals
 
 CONN = "volubile_bench"

@@ -30,7 +30,7 @@ import psutil
 
 from airflow_provider_volubile.api.auth import ApiKeyPair
 from airflow_provider_volubile.api.client import VolubileClient
-from airflow_provider_volubile.api.pacing import RateWindow
+from airflow_provider_volubile.api.rate_window import RateWindow
 from airflow_provider_volubile.simulator import Simulator
 
 TABLE = Path(__file__).parents[2] / "docs/_static/export_memory.txt"
@@ -116,11 +116,11 @@ def export(url: str, key: str, kind: str, place: str, file_format: Any, ids: lis
 
     from airflow_provider_volubile.exports.calls import CallsTable, export_calls
     from airflow_provider_volubile.exports.files import Export
-    from airflow_provider_volubile.exports.recordings import export_recordings
+    from airflow_provider_volubile.exports.recording_files import export_recordings
     from airflow_provider_volubile.exports.rows import FlatColumns
     from airflow_provider_volubile.exports.store import open_path, read_json
     from airflow_provider_volubile.exports.transcripts import export_transcripts
-    from airflow_provider_volubile.lookup import CallRef
+    from airflow_provider_volubile.waiting.find_calls import CallRef
 
     if file_format == "parquet":
         import pyarrow.parquet  # noqa: F401

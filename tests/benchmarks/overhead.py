@@ -16,7 +16,7 @@ import requests
 from airflow_provider_volubile.api import transport
 from airflow_provider_volubile.api.auth import ApiKeyPair
 from airflow_provider_volubile.api.client import VolubileClient
-from airflow_provider_volubile.api.pacing import RateWindow
+from airflow_provider_volubile.api.rate_window import RateWindow
 from airflow_provider_volubile.simulator import Simulator
 
 ROOT = Path(__file__).parents[2]

@@ -24,15 +24,14 @@ from zoneinfo import ZoneInfo
 
 import requests
 
-from airflow_provider_volubile import fetching
 from airflow_provider_volubile.api.auth import ApiKeyPair
 from airflow_provider_volubile.api.client import VolubileClient
-from airflow_provider_volubile.api.pacing import LENGTH, RateWindow
-from airflow_provider_volubile.exports import store
+from airflow_provider_volubile.api.rate_window import LENGTH, RateWindow
+from airflow_provider_volubile.exports import fetching, store
 from airflow_provider_volubile.exports.files import Export
 from airflow_provider_volubile.exports.transcripts import export_transcripts
-from airflow_provider_volubile.lookup import CallRef
 from airflow_provider_volubile.simulator import Simulator
+from airflow_provider_volubile.waiting.find_calls import CallRef
 from tests.benchmarks import rivals
 
 LIMIT = 100

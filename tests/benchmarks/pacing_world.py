@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
 
-from airflow_provider_volubile.api.pacing import RateWindow
+from airflow_provider_volubile.api.rate_window import RateWindow
 
 
 class World:

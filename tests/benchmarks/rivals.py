@@ -17,7 +17,7 @@ from airflow.providers.http.hooks.http import HttpAsyncHook
 from airflow.providers.http.sensors.http import HttpSensor
 from airflow.providers.http.triggers.http import HttpSensorTrigger
 
-from airflow_provider_volubile.api.pacing import LENGTH
+from airflow_provider_volubile.api.rate_window import LENGTH
 from airflow_provider_volubile.api.wire import FINAL_CALL_STATUSES
 from airflow_provider_volubile.simulator import Simulator
 

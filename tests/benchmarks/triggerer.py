@@ -16,9 +16,9 @@ import psutil
 from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 from airflow.triggers.base import BaseTrigger
 
-from airflow_provider_volubile import waiting
-from airflow_provider_volubile.api.pacing import LENGTH, LIMIT
+from airflow_provider_volubile.api.rate_window import LENGTH, LIMIT
 from airflow_provider_volubile.simulator import Simulator
+from airflow_provider_volubile.waiting import polling as waiting
 from tests.benchmarks.detection import POLL_INTERVAL, looks, triggers, volubile_connection
 from tests.benchmarks.loop_watch import LoopWatch
 

@@ -14,7 +14,7 @@ import yaml
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.api.auth import ApiKeyPair, BearerTokens
 from airflow_provider_volubile.api.client import VolubileClient
-from airflow_provider_volubile.api.pacing import RateWindow
+from airflow_provider_volubile.api.rate_window import RateWindow
 from airflow_provider_volubile.api.routes import ROUTES, SCOPES
 from tests.contract.openapi_contract import assert_request_valid
 from tests.unit.api.stub import Server, answer, start_server

@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_volubile.api.auth import ApiKeyPair, BearerTokens
 from airflow_provider_volubile.api.client import VolubileClient
-from airflow_provider_volubile.api.pacing import RateWindow
+from airflow_provider_volubile.api.rate_window import RateWindow
 from tests.leaks import places, planted
 from tests.leaks.drive import FAILING, FAULTY, NOTIFIED, WORKING, Found, drive_and_search
 from tests.leaks.search import Search

@@ -13,13 +13,13 @@ import pytest
 
 from airflow_provider_volubile.api.auth import ApiKeyPair
 from airflow_provider_volubile.api.client import VolubileClient
-from airflow_provider_volubile.api.pacing import RateWindow
+from airflow_provider_volubile.api.rate_window import RateWindow
 from airflow_provider_volubile.exceptions import VolubileInputError, VolubileUnavailable
 from airflow_provider_volubile.exports.calls import CallsTable, Watermark, export_calls
 from airflow_provider_volubile.exports.days import check_interval, days_between, midnight, partition, read_moment
+from airflow_provider_volubile.exports.export_report import VolubileIncompleteExport
 from airflow_provider_volubile.exports.rows import FlatColumns
 from airflow_provider_volubile.exports.store import open_path
-from airflow_provider_volubile.exports.tally import VolubileIncompleteExport
 from airflow_provider_volubile.simulator import FOLLOW_UP_AGENT_ID, REMINDER_AGENT_ID, Simulator
 
 PARIS = ZoneInfo("Europe/Paris")

@@ -11,15 +11,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_provider_volubile import fetching
-from airflow_provider_volubile.api.pacing import RateWindow
+from airflow_provider_volubile.api.rate_window import RateWindow
 from airflow_provider_volubile.exceptions import (
     VolubileAuthError,
     VolubileNotFound,
     VolubileProtocolError,
     VolubileUnavailable,
 )
-from airflow_provider_volubile.fetching import FAILURES_IN_A_ROW, fetch_all, requests_at_a_time
+from airflow_provider_volubile.exports import fetching
+from airflow_provider_volubile.exports.fetching import FAILURES_IN_A_ROW, fetch_all, requests_at_a_time
 from tests.benchmarks.pacing_world import Server, World
 
 

@@ -21,7 +21,7 @@ import pytest
 
 from airflow_provider_volubile.api.auth import ApiKeyPair
 from airflow_provider_volubile.api.client import VolubileClient
-from airflow_provider_volubile.api.pacing import RateWindow
+from airflow_provider_volubile.api.rate_window import RateWindow
 from airflow_provider_volubile.api.sending import RetryBudget
 from airflow_provider_volubile.exceptions import (
     VolubileAuthError,
@@ -31,13 +31,13 @@ from airflow_provider_volubile.exceptions import (
     VolubileUnavailable,
 )
 from airflow_provider_volubile.exports import store, transcripts
+from airflow_provider_volubile.exports.export_report import Tally, VolubileIncompleteExport
 from airflow_provider_volubile.exports.files import Export
-from airflow_provider_volubile.exports.recordings import export_recordings
+from airflow_provider_volubile.exports.recording_files import export_recordings
 from airflow_provider_volubile.exports.store import open_path
-from airflow_provider_volubile.exports.tally import Tally, VolubileIncompleteExport
 from airflow_provider_volubile.exports.transcripts import export_transcripts
-from airflow_provider_volubile.lookup import CallRef, find_calls
 from airflow_provider_volubile.simulator import REMINDER_AGENT_ID, Simulator
+from airflow_provider_volubile.waiting.find_calls import CallRef, find_calls
 
 UTC_ZONE = ZoneInfo("UTC")
 YESTERDAY = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)

@@ -17,7 +17,8 @@ from airflow.sdk import Connection
 from airflow.sdk.log import redact
 from airflow.sdk.serde import serialize
 
-from airflow_provider_volubile.api import auth, pacing
+from airflow_provider_volubile.api import auth
+from airflow_provider_volubile.api import rate_window as pacing
 from airflow_provider_volubile.api.auth import BearerTokens
 from airflow_provider_volubile.exceptions import (
     VolubileAuthError,

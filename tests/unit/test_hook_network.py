@@ -17,7 +17,7 @@ import pytest
 
 from airflow_provider_volubile.api.auth import ApiKeyPair
 from airflow_provider_volubile.api.client import VolubileClient
-from airflow_provider_volubile.api.pacing import RateWindow
+from airflow_provider_volubile.api.rate_window import RateWindow
 from airflow_provider_volubile.api.sending import RetryBudget
 from airflow_provider_volubile.exceptions import VolubileUnavailable
 from airflow_provider_volubile.hooks.volubile import VolubileHook

@@ -27,9 +27,14 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from airflow_provider_volubile import dialling, recovery, stopping, submissions, waiting
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.api.models import AcceptedCall, Agent, Call, Campaign, Page
+from airflow_provider_volubile.calling import journal as submissions
+from airflow_provider_volubile.calling import sending_parts as dialling
+from airflow_provider_volubile.calling import stopping
+from airflow_provider_volubile.calling import unknown_outcome as recovery
+from airflow_provider_volubile.calling.journal import PENDING, SubmissionJournal
+from airflow_provider_volubile.calling.unknown_outcome import CREATED, SEND, STOP
 from airflow_provider_volubile.exceptions import (
     VolubileError,
     VolubileInputsChanged,
@@ -43,11 +48,10 @@ from airflow_provider_volubile.operators import campaigns, submission
 from airflow_provider_volubile.operators.calls import VolubileBulkCallsOperator
 from airflow_provider_volubile.operators.campaigns import VolubileCreateCampaignOperator
 from airflow_provider_volubile.operators.submission import SubmissionOperator
-from airflow_provider_volubile.outcomes import NOTHING
-from airflow_provider_volubile.recovery import CREATED, SEND, STOP
-from airflow_provider_volubile.submissions import PENDING, SubmissionJournal
-from airflow_provider_volubile.triggers.events import wait_event
-from airflow_provider_volubile.waiting import look
+from airflow_provider_volubile.waiting import polling as waiting
+from airflow_provider_volubile.waiting.ending import wait_event
+from airflow_provider_volubile.waiting.outcomes import NOTHING
+from airflow_provider_volubile.waiting.polling import look
 
 AGENT = "5b0f3c52-8a0e-4a4e-9d0c-6f2b1c7e9a10"
 PHONES = [f"+3363998{n:04d}" for n in range(5)]

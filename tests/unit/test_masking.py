@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_volubile.masking import looks_like_phone, mask_digits, mask_phone, mask_phones, mask_secrets
-from airflow_provider_volubile.operators.base import Personal
 from airflow_provider_volubile.operators.calls import VolubileBulkCallsOperator, VolubileCreateCallOperator
+from airflow_provider_volubile.tasks import Personal
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from airflow.sdk import BaseOperator, BaseSensorOperator
 
 from airflow_provider_volubile.get_provider_info import get_provider_info
-from airflow_provider_volubile.operators.base import UI_COLOR, UI_FGCOLOR, Personal
+from airflow_provider_volubile.tasks import UI_COLOR, UI_FGCOLOR, Personal
 
 REQUIRED = {
     "agent_id": "a",

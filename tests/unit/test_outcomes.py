@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.api.models import Call
+from airflow_provider_volubile.calling.schedule import Redial
 from airflow_provider_volubile.exceptions import VolubileOutcomeGap
-from airflow_provider_volubile.outcomes import (
+from airflow_provider_volubile.waiting.outcomes import (
     NEVER_DIALED,
     REFUSED,
     Attempt,
@@ -20,7 +21,6 @@ from airflow_provider_volubile.outcomes import (
     outcomes,
     progress,
 )
-from airflow_provider_volubile.schedule import Redial
 
 START = datetime(2026, 11, 24, 9, tzinfo=UTC)
 LUCIE, KARIM, ANNE = "+33639980101", "+33639980102", "+33639980103"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_volubile.calling.recipients import read_recipients, split_parts
 from airflow_provider_volubile.exceptions import VolubileInputError
-from airflow_provider_volubile.recipients import read_recipients, split_parts
 
 LUCIE = "+33639980142"
 KARIM = "+33639980177"
@@ -392,6 +392,6 @@ def test_parts_keep_the_order_and_lose_nobody():
 
 
 def test_importing_loads_nothing_heavy():
-    code = "import sys, airflow_provider_volubile.recipients; print(*sys.modules)"
+    code = "import sys, airflow_provider_volubile.calling.recipients; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"phonenumbers", "pyarrow", "airflow", "pandas"} & set(run.stdout.split())

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_volubile.calling.schedule import WEEKDAYS, Redial, Schedule
 from airflow_provider_volubile.exceptions import VolubileInputError
-from airflow_provider_volubile.schedule import WEEKDAYS, Redial, Schedule
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)  # a Tuesday, 11:00 in Paris
 

@@ -20,27 +20,29 @@ import pytest
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput, TaskDeferred
 
-from airflow_provider_volubile import dialling, recovery, stopping
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.api.auth import ApiKeyPair, BearerTokens
 from airflow_provider_volubile.api.client import VolubileClient
-from airflow_provider_volubile.api.pacing import RateWindow
+from airflow_provider_volubile.api.rate_window import RateWindow
+from airflow_provider_volubile.calling import sending_parts as dialling
+from airflow_provider_volubile.calling import stopping
+from airflow_provider_volubile.calling import unknown_outcome as recovery
+from airflow_provider_volubile.calling.journal import HEAD_KEY, SubmissionJournal
+from airflow_provider_volubile.calling.unknown_outcome import CREATED, SEND, STOP
 from airflow_provider_volubile.exceptions import (
     VolubileError,
     VolubileRequestRefused,
     VolubileUnavailable,
     VolubileUnknownSubmission,
 )
-from airflow_provider_volubile.lookup import find_calls
 from airflow_provider_volubile.operators.calls import VolubileBulkCallsOperator
 from airflow_provider_volubile.operators.campaigns import VolubileCreateCampaignOperator
 from airflow_provider_volubile.operators.submission import SubmissionOperator
-from airflow_provider_volubile.outcomes import NOTHING
-from airflow_provider_volubile.recovery import CREATED, SEND, STOP
 from airflow_provider_volubile.simulator import FOLLOW_UP_AGENT_ID, REMINDER_AGENT_ID, Simulator
-from airflow_provider_volubile.submissions import HEAD_KEY, SubmissionJournal
-from airflow_provider_volubile.triggers.events import wait_event
-from airflow_provider_volubile.waiting import look
+from airflow_provider_volubile.waiting.ending import wait_event
+from airflow_provider_volubile.waiting.find_calls import find_calls
+from airflow_provider_volubile.waiting.outcomes import NOTHING
+from airflow_provider_volubile.waiting.polling import look
 
 PEOPLE = [f"+3363998{number:04d}" for number in range(5)]
 KINDS = pytest.mark.parametrize("kind", ["campaign", "bulk", "single"])

@@ -14,6 +14,8 @@ import pytest
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.api.models import Call, Campaign, Page
+from airflow_provider_volubile.calling.handles import CampaignRef
+from airflow_provider_volubile.calling.schedule import Redial
 from airflow_provider_volubile.exceptions import (
     VolubileAuthError,
     VolubileError,
@@ -22,12 +24,10 @@ from airflow_provider_volubile.exceptions import (
     VolubileRateLimitError,
     VolubileUnavailable,
 )
-from airflow_provider_volubile.handles import CampaignRef
-from airflow_provider_volubile.outcomes import Progress
-from airflow_provider_volubile.schedule import Redial
 from airflow_provider_volubile.simulator import Simulator
-from airflow_provider_volubile.waiting import Round, follow, interval, look
-from airflow_provider_volubile.watches import CallsWatch, CampaignWatch, Watch
+from airflow_provider_volubile.waiting.outcomes import Progress
+from airflow_provider_volubile.waiting.polling import Round, follow, interval, look
+from airflow_provider_volubile.waiting.watches import CallsWatch, CampaignWatch, Watch
 
 HOUR_AGO = timedelta(hours=1, minutes=1)
 

@@ -114,9 +114,9 @@ def written(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def set_boundaries(submission: Any) -> None:
     """Called when the operators' module was loaded."""
-    from airflow_provider_volubile import dialling
     from airflow_provider_volubile.api import transport, wire
-    from airflow_provider_volubile.submissions import SubmissionJournal as Journal
+    from airflow_provider_volubile.calling import sending_parts as dialling
+    from airflow_provider_volubile.calling.journal import SubmissionJournal as Journal
 
     # Small requests, so that a submission has several.
     wire.MAX_RECIPIENTS = int(os.environ["CHAOS_PART_SIZE"])
@@ -202,13 +202,13 @@ def preload(_: Any) -> None:
         "requests",
         "airflow.providers.standard.triggers.temporal",
         "airflow.sdk.execution_time.hitl",
-        "airflow_provider_volubile.dialling",
+        "airflow_provider_volubile.calling.sending_parts",
         "airflow_provider_volubile.hooks.volubile",
         "airflow_provider_volubile.operators.calls",
         "airflow_provider_volubile.operators.campaigns",
         "airflow_provider_volubile.triggers.calls",
         "airflow_provider_volubile.triggers.campaigns",
-        "airflow_provider_volubile.waiting",
+        "airflow_provider_volubile.waiting.polling",
     ):
         importlib.import_module(module)
 

@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_volubile.api.auth import ApiKeyPair, BearerTokens
 from airflow_provider_volubile.api.client import VolubileClient
-from airflow_provider_volubile.api.quiet import hide_urls_in_logs, quiet_urls
+from airflow_provider_volubile.api.url_redaction import hide_urls_in_logs, quiet_urls
 from airflow_provider_volubile.exceptions import VolubileError
 
 ID = "9e7d5a10-64c3-4f0b-b2d8-71f0c4e8a633"

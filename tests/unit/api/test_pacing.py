@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import pytest
 import requests.structures
 
-from airflow_provider_volubile.api.pacing import RateWindow, retry_after, shared_window
+from airflow_provider_volubile.api.rate_window import RateWindow, retry_after, shared_window
 from tests.benchmarks.pacing_world import Client, Headers, Server, World
 
 

@@ -298,7 +298,7 @@ def test_200_megabytes_pass_through_a_few(server: Any, tell: Any) -> None:
 import json, resource
 from airflow_provider_volubile.api.auth import ApiKeyPair
 from airflow_provider_volubile.api.client import VolubileClient
-from airflow_provider_volubile.api.pacing import RateWindow
+from airflow_provider_volubile.api.rate_window import RateWindow
 client = VolubileClient({server.url!r}, ApiKeyPair("k"), window=RateWindow())
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 with client.open_recording("x") as recording:

@@ -274,7 +274,7 @@ import resource
 from airflow_provider_volubile.api.auth import ApiKeyPair
 from airflow_provider_volubile.api.sending import RetryBudget
 from airflow_provider_volubile.api.client import VolubileClient
-from airflow_provider_volubile.api.pacing import RateWindow
+from airflow_provider_volubile.api.rate_window import RateWindow
 client = VolubileClient({server.url!r}, ApiKeyPair("k"), window=RateWindow())
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

@@ -15,7 +15,7 @@ import pytest
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.api.auth import ApiKeyPair, BearerTokens, key_in_use
 from airflow_provider_volubile.api.client import VolubileClient
-from airflow_provider_volubile.api.pacing import RateWindow
+from airflow_provider_volubile.api.rate_window import RateWindow
 from airflow_provider_volubile.api.sending import RetryBudget
 from airflow_provider_volubile.exceptions import (
     VolubileAuthError,

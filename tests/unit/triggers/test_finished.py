@@ -15,16 +15,17 @@ from airflow.triggers.base import BaseEventTrigger
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.api.models import Call, Page
+from airflow_provider_volubile.calling.handles import CampaignRef
+from airflow_provider_volubile.calling.recipients import read_recipients
+from airflow_provider_volubile.calling.schedule import Redial
 from airflow_provider_volubile.exceptions import VolubileUnavailable
-from airflow_provider_volubile.handles import CampaignRef
-from airflow_provider_volubile.recipients import read_recipients
-from airflow_provider_volubile.schedule import Redial
 from airflow_provider_volubile.simulator import FOLLOW_UP_AGENT_ID, REMINDER_AGENT_ID, Simulator
-from airflow_provider_volubile.triggers import finished, polling
+from airflow_provider_volubile.triggers import finished
 from airflow_provider_volubile.triggers.finished import Cursor, FinishedWatch, VolubileFinishedCallTrigger
-from airflow_provider_volubile.triggers.polling import poll_of
-from airflow_provider_volubile.waiting import Round, look
-from airflow_provider_volubile.watches import CallsWatch, CampaignWatch
+from airflow_provider_volubile.waiting import shared_poll as polling
+from airflow_provider_volubile.waiting.polling import Round, look
+from airflow_provider_volubile.waiting.shared_poll import poll_of
+from airflow_provider_volubile.waiting.watches import CallsWatch, CampaignWatch
 from tests.live import connection_json
 
 Take = Callable[[], Coroutine[Any, Any, dict[str, Any]]]
@@ -32,7 +33,7 @@ Take = Callable[[], Coroutine[Any, Any, dict[str, Any]]]
 
 @pytest.fixture(autouse=True)
 def _quick(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_volubile.waiting.FIRST_INTERVAL", 0.1)
+    monkeypatch.setattr("airflow_provider_volubile.waiting.polling.FIRST_INTERVAL", 0.1)
     monkeypatch.setattr(polling, "FIRST_INTERVAL", 0.1)
     monkeypatch.setattr(polling, "SECONDS_PER_REQUEST", 0.0)
     monkeypatch.setattr(finished, "STORED_AFTER", 0.1)

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 
 from airflow_provider_volubile.api.client import VolubileClient
+from airflow_provider_volubile.calling.handles import CampaignRef
+from airflow_provider_volubile.calling.schedule import Redial
 from airflow_provider_volubile.exceptions import VolubileAuthError, VolubileError, VolubileNotFound
-from airflow_provider_volubile.handles import CampaignRef
 from airflow_provider_volubile.hooks.volubile import VolubileHook
-from airflow_provider_volubile.outcomes import Progress
-from airflow_provider_volubile.schedule import Redial
 from airflow_provider_volubile.simulator import Simulator
-from airflow_provider_volubile.triggers import polling
-from airflow_provider_volubile.triggers.polling import SharedPoll, poll_of, shared_poll
-from airflow_provider_volubile.watches import CallsWatch, CampaignWatch, Watch
+from airflow_provider_volubile.waiting import shared_poll as polling
+from airflow_provider_volubile.waiting.outcomes import Progress
+from airflow_provider_volubile.waiting.shared_poll import SharedPoll, poll_of, shared_poll
+from airflow_provider_volubile.waiting.watches import CallsWatch, CampaignWatch, Watch
 from tests.live import connection_json
 
 AN_HOUR_AGO = timedelta(hours=1, minutes=1)
@@ -30,7 +30,7 @@ AN_HOUR_AGO = timedelta(hours=1, minutes=1)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_volubile.waiting.FIRST_INTERVAL", 0.1)
+    monkeypatch.setattr("airflow_provider_volubile.waiting.polling.FIRST_INTERVAL", 0.1)
     monkeypatch.setattr(polling, "FIRST_INTERVAL", 0.1)
     monkeypatch.setattr(polling, "SECONDS_PER_REQUEST", 0.0)
 
@@ -191,7 +191,7 @@ def broken_hours(_: datetime) -> datetime:
 def test_the_defect_of_one_is_not_the_defect_of_all(
     simulator: Simulator, client: VolubileClient, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    monkeypatch.setattr("airflow_provider_volubile.waiting.QUIET", timedelta(seconds=-1))
+    monkeypatch.setattr("airflow_provider_volubile.waiting.polling.QUIET", timedelta(seconds=-1))
     since = datetime.now(UTC) - AN_HOUR_AGO
 
     async def scenario() -> None:

@@ -6,7 +6,7 @@ pages of a hundred, newest first, only down to the oldest call that somebody sti
 them is cheaper are read one by one.
 
 Everything here is synchronous and knows nothing of Airflow: operators and sensors call :func:`look` in a loop of their
-own, triggers share one loop (:mod:`airflow_provider_volubile.triggers.polling`).
+own, triggers share one loop (:mod:`airflow_provider_volubile.waiting.shared_poll`).
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from airflow_provider_volubile.exceptions import (
     VolubileRequestRefused,
 )
 from airflow_provider_volubile.masking import mask_phones
-from airflow_provider_volubile.outcomes import BEGINNING, NOTHING, Attempt, Progress
-from airflow_provider_volubile.watches import CampaignWatch, FilteredWatch, Listing, Watch
+from airflow_provider_volubile.waiting.outcomes import BEGINNING, NOTHING, Attempt, Progress
+from airflow_provider_volubile.waiting.watches import CampaignWatch, FilteredWatch, Listing, Watch
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient
@@ -121,7 +121,7 @@ def follow(
 ) -> Iterator[Progress]:
     """Look until all of ``watches`` are over, or until ``deadline``; yield the common progress after every look.
 
-    The synchronous twin of :meth:`airflow_provider_volubile.triggers.polling.SharedPoll.follow`: it holds its worker.
+    The synchronous twin of :meth:`~airflow_provider_volubile.waiting.shared_poll.SharedPoll.follow`.
 
     :raises VolubileError: Volubile could not be asked, or one of the watches cannot be followed.
     """

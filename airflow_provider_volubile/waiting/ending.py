@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
-from airflow_provider_volubile.exceptions import VolubileError, needs_a_person
-from airflow_provider_volubile.outcomes import Progress
-from airflow_provider_volubile.watches import CallsWatch, CampaignWatch, Watch
+from airflow_provider_volubile.exceptions import VolubileError, is_permanent
+from airflow_provider_volubile.waiting.outcomes import Progress
+from airflow_provider_volubile.waiting.watches import CallsWatch, CampaignWatch, Watch
 
 EventStatus = Literal["over", "timeout", "error"]
 
@@ -50,7 +50,7 @@ def wait_event(
             if isinstance(watch, CampaignWatch) and watch.is_cancelled
         ],
         missing=sorted(call_id for watch in watches if isinstance(watch, CallsWatch) for call_id in watch.missing),
-        final=error is not None and needs_a_person(error),
+        final=error is not None and is_permanent(error),
     )
 
 

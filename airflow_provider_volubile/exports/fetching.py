@@ -11,7 +11,7 @@ from itertools import islice
 from statistics import fmean
 from typing import TypeVar
 
-from airflow_provider_volubile.api.pacing import LENGTH, LIMIT, this_thread
+from airflow_provider_volubile.api.rate_window import LENGTH, LIMIT, this_thread
 from airflow_provider_volubile.exceptions import (
     VolubileAuthError,
     VolubileError,

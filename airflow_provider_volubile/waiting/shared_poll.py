@@ -1,8 +1,8 @@
 """One poll for everybody: all deferred waits of one account, with the same keys, share one loop in a triggerer.
 
 A trigger joins with what it watches and follows its own progress; the loop looks for all of them together
-(:func:`airflow_provider_volubile.waiting.look`), so its cost grows with the calls in flight divided by a hundred and
-not with the number of deferred tasks. A loop without members ends.
+(:func:`~airflow_provider_volubile.waiting.polling.look`), so its cost grows with the calls in flight divided by a
+hundred and not with the number of deferred tasks. A loop without members ends.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from weakref import WeakKeyDictionary
 
 from airflow_provider_volubile.exceptions import VolubileAuthError, VolubileError
 from airflow_provider_volubile.hooks.volubile import VolubileHook
-from airflow_provider_volubile.outcomes import NOTHING, Progress
-from airflow_provider_volubile.waiting import (
+from airflow_provider_volubile.waiting.outcomes import NOTHING, Progress
+from airflow_provider_volubile.waiting.polling import (
     FAILURE_BUDGET,
     FIRST_INTERVAL,
     OUTAGE,
@@ -35,7 +35,7 @@ from airflow_provider_volubile.waiting import (
     interval,
     look,
 )
-from airflow_provider_volubile.watches import Watch
+from airflow_provider_volubile.waiting.watches import Watch
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient

@@ -18,11 +18,11 @@ from airflow_provider_volubile.exceptions import (
     VolubileUnavailable,
 )
 from airflow_provider_volubile.exports.days import partition
+from airflow_provider_volubile.exports.export_report import Tally
+from airflow_provider_volubile.exports.fetching import fetch_all
 from airflow_provider_volubile.exports.files import Export
 from airflow_provider_volubile.exports.store import VolubileStoreError
-from airflow_provider_volubile.exports.tally import Tally
-from airflow_provider_volubile.fetching import fetch_all
-from airflow_provider_volubile.lookup import CallRef
+from airflow_provider_volubile.waiting.find_calls import CallRef
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient

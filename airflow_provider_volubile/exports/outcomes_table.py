@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from airflow_provider_volubile.exceptions import VolubileError
 from airflow_provider_volubile.exports.files import write_table
 from airflow_provider_volubile.exports.schemas import OUTCOMES
-from airflow_provider_volubile.outcomes import REFUSED, outcomes
-from airflow_provider_volubile.waiting import look
+from airflow_provider_volubile.waiting.outcomes import REFUSED, outcomes
+from airflow_provider_volubile.waiting.polling import look
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient
-    from airflow_provider_volubile.schedule import Redial
-    from airflow_provider_volubile.watches import Watch
+    from airflow_provider_volubile.calling.schedule import Redial
+    from airflow_provider_volubile.waiting.watches import Watch
 
 
 def write_outcomes(

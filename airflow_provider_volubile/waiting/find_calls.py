@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_volubile.api import wire
-from airflow_provider_volubile.dialling import calls_since, carried
+from airflow_provider_volubile.calling.handles import SubmissionHandle, handles_and_ids
+from airflow_provider_volubile.calling.sending_parts import calls_since, carried
 from airflow_provider_volubile.exceptions import VolubileOutcomeGap
-from airflow_provider_volubile.handles import SubmissionHandle, handles_and_ids
-from airflow_provider_volubile.waiting import READ_ONE_BY_ONE, pages
-from airflow_provider_volubile.watches import CampaignWatch, campaign_watches
+from airflow_provider_volubile.waiting.polling import READ_ONE_BY_ONE, pages
+from airflow_provider_volubile.waiting.watches import CampaignWatch, campaign_watches
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient

@@ -6,7 +6,7 @@ from collections import Counter
 
 from airflow_provider_volubile.exceptions import VolubileError, VolubileInputError, VolubileNotFound
 from airflow_provider_volubile.exports.files import Export
-from airflow_provider_volubile.lookup import CallRef
+from airflow_provider_volubile.waiting.find_calls import CallRef
 
 
 class VolubileIncompleteExport(VolubileError):

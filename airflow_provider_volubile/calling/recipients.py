@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_volubile import tables
 from airflow_provider_volubile.api import wire
+from airflow_provider_volubile.calling import tables
 from airflow_provider_volubile.exceptions import VolubileInputError
 from airflow_provider_volubile.masking import HIDDEN, is_file, mask_phone
 
@@ -43,7 +43,7 @@ class Recipient:
     :param phone: the number in E.164.
     :param context: values for the placeholders of the agent's prompt, as they are sent
         (:func:`airflow_provider_volubile.api.wire.context_values`).
-    :param line: where the source names them, from 1 (see :class:`~airflow_provider_volubile.tables.Row`).
+    :param line: where the source names them, from 1 (see :class:`~airflow_provider_volubile.calling.tables.Row`).
     """
 
     phone: str

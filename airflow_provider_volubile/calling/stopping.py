@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.sdk import Variable
-from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
+from airflow_provider_volubile._airflow import task_states
+from airflow_provider_volubile.calling.handles import CampaignRef
 from airflow_provider_volubile.exceptions import VolubileError
-from airflow_provider_volubile.handles import CampaignRef
 from airflow_provider_volubile.hooks.volubile import VolubileHook
 
 if TYPE_CHECKING:
@@ -53,11 +53,9 @@ def stop_if_killed(hook: VolubileHook, ti: Any, campaigns: Sequence[CampaignRef]
 
 def is_stopped(ti: Any) -> bool:
     """Whether somebody stopped the task, so that it will not go on by itself. Asks the API server: blocking."""
-    states = RuntimeTaskInstance.get_task_states(
-        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
-    ).get(ti.run_id, {})
+    states = task_states(ti)
     # None at all: its Dag run was deleted.
-    return not states or any(state in STOPPED_STATES for state in states.values())
+    return not states or any(state in STOPPED_STATES for state in states)
 
 
 def stop_campaigns(hook: VolubileHook, campaigns: Sequence[CampaignRef], action: KillAction) -> None:

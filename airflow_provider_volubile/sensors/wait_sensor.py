@@ -12,27 +12,21 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from airflow.sdk import BaseSensorOperator, Context, PokeReturnValue, conf
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
+from airflow_provider_volubile.calling.handles import SubmissionHandle
 from airflow_provider_volubile.exceptions import VolubileError, VolubileInputError, VolubileWaitFailed
-from airflow_provider_volubile.handles import SubmissionHandle
 from airflow_provider_volubile.hooks.volubile import VolubileHook
-from airflow_provider_volubile.operators.base import (
-    UI_COLOR,
-    UI_FGCOLOR,
-    WAIT_FOR,
-    check_choice,
-    useless_retries_avoided,
-)
+from airflow_provider_volubile.tasks import UI_COLOR, UI_FGCOLOR, WAIT_FOR, check_choice, fail_without_retry
 
 if TYPE_CHECKING:
-    from airflow_provider_volubile.triggers.events import WaitEvent
-    from airflow_provider_volubile.triggers.waiting import WaitTrigger
-    from airflow_provider_volubile.waiting import Round
-    from airflow_provider_volubile.watches import Watch
+    from airflow_provider_volubile.triggers.wait_trigger import WaitTrigger
+    from airflow_provider_volubile.waiting.ending import WaitEvent
+    from airflow_provider_volubile.waiting.polling import Round
+    from airflow_provider_volubile.waiting.watches import Watch
 
 
 class WaitSensor(BaseSensorOperator):
     """Base of the sensors. Succeeds when everything is over, and returns a
-    :class:`~airflow_provider_volubile.handles.SubmissionHandle` with ``counts``.
+    :class:`~airflow_provider_volubile.calling.handles.SubmissionHandle` with ``counts``.
 
     :param volubile_conn_id: the :ref:`connection <connection>`.
     :param wait_for: ``ended``, or ``transcript`` to wait for the transcripts of answered calls too.
@@ -90,7 +84,7 @@ class WaitSensor(BaseSensorOperator):
         # Kept between the pokes of one process: what is settled need not be listed again.
         return self.watches()
 
-    @useless_retries_avoided()
+    @fail_without_retry()
     def execute(self, context: Context) -> Any:
         check_choice("wait_for", self.wait_for, WAIT_FOR)
         if self.deferrable:
@@ -98,7 +92,7 @@ class WaitSensor(BaseSensorOperator):
         return super().execute(context)
 
     def _defer(self) -> NoReturn:
-        from airflow_provider_volubile.triggers.waiting import DEFERRAL_GRACE
+        from airflow_provider_volubile.triggers.wait_trigger import DEFERRAL_GRACE
 
         self.defer(
             trigger=self.trigger(datetime.now(UTC) + timedelta(seconds=self.timeout)),
@@ -106,16 +100,16 @@ class WaitSensor(BaseSensorOperator):
             timeout=timedelta(seconds=self.timeout) + DEFERRAL_GRACE,
         )
 
-    @useless_retries_avoided()
+    @fail_without_retry()
     def poke(self, context: Context) -> PokeReturnValue:
         event = self._look()
         return PokeReturnValue(is_done=event is not None, xcom_value=self._finish(event) if event else None)
 
     def _look(self) -> WaitEvent | None:
         """Look, and tell of the end if it has come."""
-        from airflow_provider_volubile.outcomes import NOTHING
-        from airflow_provider_volubile.triggers.events import wait_event
-        from airflow_provider_volubile.waiting import FAILURE_BUDGET, Round, look
+        from airflow_provider_volubile.waiting.ending import wait_event
+        from airflow_provider_volubile.waiting.outcomes import NOTHING
+        from airflow_provider_volubile.waiting.polling import FAILURE_BUDGET, Round, look
 
         while True:
             now, before = datetime.now(UTC), self._looked or Round()
@@ -137,10 +131,10 @@ class WaitSensor(BaseSensorOperator):
                 return wait_event("over", progress, self._watching)
             self._watching = self.watches()
 
-    @useless_retries_avoided()
+    @fail_without_retry()
     def execute_complete(self, context: Context, event: Any) -> SubmissionHandle:
         """Go on when the trigger has fired."""
-        from airflow_provider_volubile.triggers.events import read_event
+        from airflow_provider_volubile.waiting.ending import read_event
 
         result = read_event(event)
         if result["status"] == "over" and self.finds_more():
@@ -149,7 +143,7 @@ class WaitSensor(BaseSensorOperator):
         return self._finish(result)
 
     def _finish(self, event: WaitEvent) -> SubmissionHandle:
-        from airflow_provider_volubile.outcomes import final_counts
+        from airflow_provider_volubile.waiting.outcomes import final_counts
 
         if event["status"] == "timeout":
             raise AirflowSensorTimeout(f"After {self.timeout:g} s: {event['message']}")

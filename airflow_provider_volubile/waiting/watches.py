@@ -1,6 +1,6 @@
 """What is awaited: campaigns until everybody has an outcome, calls until they have ended. Sends nothing.
 
-:func:`airflow_provider_volubile.waiting.look` shows watches the calls that it finds.
+:func:`airflow_provider_volubile.waiting.polling.look` shows watches the calls that it finds.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_volubile.api import wire
+from airflow_provider_volubile.calling.handles import CampaignRef
+from airflow_provider_volubile.calling.schedule import Redial
 from airflow_provider_volubile.exceptions import VolubileError, VolubileProtocolError
-from airflow_provider_volubile.handles import CampaignRef
-from airflow_provider_volubile.outcomes import BEGINNING, Attempt, Progress, progress
-from airflow_provider_volubile.schedule import Redial
+from airflow_provider_volubile.waiting.outcomes import BEGINNING, Attempt, Progress, progress
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.models import Call

@@ -13,6 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.api.routes import ISSUE_TOKEN
+from airflow_provider_volubile.calling.journal import (
+    Part,
+    PartRecord,
+    SubmissionJournal,
+)
+from airflow_provider_volubile.calling.recipients import Recipient
+from airflow_provider_volubile.calling.schedule import Schedule
 from airflow_provider_volubile.exceptions import (
     VolubileAuthError,
     VolubileError,
@@ -23,15 +30,8 @@ from airflow_provider_volubile.exceptions import (
     VolubileUnavailable,
     VolubileUnknownOutcome,
 )
-from airflow_provider_volubile.recipients import Recipient
-from airflow_provider_volubile.schedule import Schedule
-from airflow_provider_volubile.submissions import (
-    Part,
-    PartRecord,
-    SubmissionJournal,
-)
-from airflow_provider_volubile.waiting import pages
-from airflow_provider_volubile.watches import CLOCK_TOLERANCE
+from airflow_provider_volubile.waiting.polling import pages
+from airflow_provider_volubile.waiting.watches import CLOCK_TOLERANCE
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient
@@ -180,7 +180,7 @@ class CampaignDialler:
     """Sends each part as a campaign of its own.
 
     :param name: what the user calls it. Each part's name gets a suffix, since only its name ties calls to a campaign.
-    :param submission: the reference of the submission (:func:`airflow_provider_volubile.submissions.reference`).
+    :param submission: the reference of the submission (:func:`airflow_provider_volubile.calling.journal.reference`).
     :param schedule: when the campaign may call.
     :param extra_fields: further members of the request, for what the service may add.
     :raises VolubileInputError: ``extra_fields`` cannot be sent.

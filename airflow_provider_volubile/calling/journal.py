@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
+from airflow_provider_volubile.calling.handles import SubmissionKind
+from airflow_provider_volubile.calling.recipients import Recipient
 from airflow_provider_volubile.exceptions import VolubileInputsChanged, VolubileUnknownSubmission
-from airflow_provider_volubile.handles import SubmissionKind
-from airflow_provider_volubile.recipients import Recipient
 
 Part = Sequence[Recipient]
 

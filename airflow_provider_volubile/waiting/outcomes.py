@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from airflow_provider_volubile.api import wire
+from airflow_provider_volubile.calling.schedule import Redial
 from airflow_provider_volubile.exceptions import VolubileOutcomeGap
-from airflow_provider_volubile.schedule import Redial
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.models import Call

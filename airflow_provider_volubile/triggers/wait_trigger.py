@@ -9,13 +9,13 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_volubile.calling.schedule import Schedule
 from airflow_provider_volubile.exceptions import VolubileError
 from airflow_provider_volubile.hooks.volubile import VolubileHook
-from airflow_provider_volubile.outcomes import NOTHING, Progress
-from airflow_provider_volubile.schedule import Schedule
-from airflow_provider_volubile.triggers.events import EventStatus, wait_event
-from airflow_provider_volubile.triggers.polling import poll_of
-from airflow_provider_volubile.watches import CampaignWatch, Watch
+from airflow_provider_volubile.waiting.ending import EventStatus, wait_event
+from airflow_provider_volubile.waiting.outcomes import NOTHING, Progress
+from airflow_provider_volubile.waiting.shared_poll import poll_of
+from airflow_provider_volubile.waiting.watches import CampaignWatch, Watch
 
 # The trigger's own deadline passes first: it reports how far things came, a deferral's timeout could not.
 DEFERRAL_GRACE = timedelta(minutes=5)

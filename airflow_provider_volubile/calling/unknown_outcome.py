@@ -1,7 +1,7 @@
 """A request of which nobody knows whether it was taken: when to look for it again, how to ask a person, how to give up.
 
-What may then be sent again is decided in :mod:`airflow_provider_volubile.submissions` and
-:mod:`airflow_provider_volubile.dialling`.
+What may then be sent again is decided in :mod:`airflow_provider_volubile.calling.journal` and
+:mod:`airflow_provider_volubile.calling.sending_parts`.
 """
 
 from __future__ import annotations
@@ -10,15 +10,12 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow.sdk import Param
-from airflow.sdk.execution_time import task_runner
-from airflow.sdk.execution_time.comms import CreateHITLDetailPayload
-
-from airflow_provider_volubile.dialling import REFERENCE_KEY
+from airflow_provider_volubile._airflow import show_question
+from airflow_provider_volubile.calling.sending_parts import REFERENCE_KEY
 from airflow_provider_volubile.exceptions import VolubileUnknownSubmission
 
 if TYPE_CHECKING:
-    from airflow_provider_volubile.submissions import PartRecord, SubmissionJournal
+    from airflow_provider_volubile.calling.journal import PartRecord, SubmissionJournal
 
 # Between two looks for a part whose answer was lost.
 LOOK_AGAIN = timedelta(seconds=15)
@@ -76,21 +73,6 @@ def ask(ti_id: Any, what: str, confirmation_timeout: float) -> bool:
     return show_question(
         ti_id, subject="Was this request created in Volubile?", body=body, options=[CREATED, SEND, STOP]
     )
-
-
-def show_question(ti_id: Any, *, subject: str, body: str, options: list[str]) -> bool:
-    """Have Airflow's UI ask a question of a task (its human-in-the-loop). Returns whether it asks this one."""
-    params = {"id": Param("", type="string", title="Campaign id", maxLength=64).serialize()}
-    question = CreateHITLDetailPayload(
-        ti_id=ti_id,
-        options=options,
-        subject=subject,
-        body=body,
-        params=params,
-        assigned_users=[],  # the API server refuses the default of the model
-    )
-    shown = task_runner.SUPERVISOR_COMMS.send(msg=question)
-    return getattr(shown, "body", None) == body
 
 
 def unknown(
