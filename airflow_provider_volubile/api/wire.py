@@ -178,11 +178,12 @@ def is_wanted(call: Listed, *, agent_id: str | None, phone: str | None) -> bool:
         return False
     if phone is None:
         return True
-    ours, theirs = _significant(phone), _significant(call.phone or "")
+    ours, theirs = significant_digits(phone), significant_digits(call.phone or "")
     return len(theirs) >= 6 and (ours.endswith(theirs) or theirs.endswith(ours))
 
 
-def _significant(phone: str) -> str:
+def significant_digits(phone: str) -> str:
+    """The digits of a number without ``+``, spaces and the zeros of an international or national prefix."""
     return re.sub(r"\D", "", phone).lstrip("0")
 
 

@@ -30,8 +30,7 @@ from airflow_provider_volubile.exceptions import (
     VolubileUnavailable,
     VolubileUnknownOutcome,
 )
-from airflow_provider_volubile.waiting.polling import pages
-from airflow_provider_volubile.waiting.watches import CLOCK_TOLERANCE
+from airflow_provider_volubile.waiting.find_calls import CALL_TIME_TOLERANCE, REFERENCE_KEY, pages
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient
@@ -39,10 +38,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Calls carry the context they were created with (https://docs.volubile.ai/api-reference/calls/get), and a prompt
-# ignores values it does not name (https://docs.volubile.ai/api-reference/calls/create). So each recipient carries the
-# reference of its part: the only tie between a call and the request that made it.
-REFERENCE_KEY = "airflow_ref"
 # A process that was frozen after it had written down a request must not send it when it thaws: another may have
 # decided about it meanwhile. Airflow takes a task for dead after five minutes without a heartbeat.
 SEND_WITHIN = 120.0
@@ -358,7 +353,7 @@ def carried(call: Call) -> str | None:
 def calls_since(client: VolubileClient, sent_at: datetime | None, **filters: Any) -> Iterator[Call]:
     """Calls that may belong to something sent at that time, newest first."""
     now = datetime.now(UTC)
-    since = (sent_at or now) - CLOCK_TOLERANCE
+    since = (sent_at or now) - CALL_TIME_TOLERANCE
     for page in pages(client, filters, horizon=since, since=since, now=now + timedelta(minutes=1)):
         for call in page:
             at = call.created or call.start_time

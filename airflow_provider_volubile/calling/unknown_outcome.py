@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_volubile._airflow import show_question
-from airflow_provider_volubile.calling.sending_parts import REFERENCE_KEY
 from airflow_provider_volubile.exceptions import VolubileUnknownSubmission
+from airflow_provider_volubile.waiting.find_calls import REFERENCE_KEY
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.calling.journal import PartRecord, SubmissionJournal

@@ -16,9 +16,10 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_provider_volubile.exceptions import VolubileError
 from airflow_provider_volubile.hooks.volubile import VolubileHook
+from airflow_provider_volubile.waiting.find_calls import CALL_TIME_TOLERANCE
 from airflow_provider_volubile.waiting.outcomes import NOTHING, Progress
 from airflow_provider_volubile.waiting.shared_poll import poll_of
-from airflow_provider_volubile.waiting.watches import CLOCK_TOLERANCE, FilteredWatch
+from airflow_provider_volubile.waiting.watches import FilteredWatch
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.models import Call
@@ -99,7 +100,7 @@ class FinishedWatch(FilteredWatch):
         # Only now: of a list that broke off, the older calls were not shown, and would be left behind.
         with self._lock:
             recent = [at for at in self._open.values() if self._now - at < LONGEST_CALL]
-            self._reached = min(recent, default=self._newest) - CLOCK_TOLERANCE
+            self._reached = min(recent, default=self._newest) - CALL_TIME_TOLERANCE
 
     def take(self) -> dict[str, str]:
         """Calls that ended and were not taken before: final statuses by id."""

@@ -1,21 +1,36 @@
-"""Which calls somebody means: the handle of a submission, or ids."""
+"""The one place that lists calls and recognises ours.
+
+Every recipient is sent with a reference in the context: Dag run, task and part, as
+:func:`airflow_provider_volubile.calling.journal.reference` makes it. A call gives its context back
+(`Get call <https://docs.volubile.ai/api-reference/calls/get>`__), and a prompt ignores values that it does not name
+(`Create call <https://docs.volubile.ai/api-reference/calls/create>`__). So the reference recognises a call, however the
+service writes its number and whether or not it names the agent. Only a call without any context is recognised by its
+number, its time and, if it names one, its agent.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_volubile.api import wire
-from airflow_provider_volubile.calling.handles import SubmissionHandle, handles_and_ids
-from airflow_provider_volubile.calling.sending_parts import calls_since, carried
-from airflow_provider_volubile.exceptions import VolubileOutcomeGap
-from airflow_provider_volubile.waiting.polling import READ_ONE_BY_ONE, pages
-from airflow_provider_volubile.waiting.watches import CampaignWatch, campaign_watches
+from airflow_provider_volubile.api import routes, wire
+from airflow_provider_volubile.api.paging import turn_pages
+from airflow_provider_volubile.calling.handles import CampaignRef, SubmissionHandle, handles_and_ids
+from airflow_provider_volubile.exceptions import VolubileOutcomeGap, VolubileProtocolError
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient
-    from airflow_provider_volubile.api.models import Call
+    from airflow_provider_volubile.api.models import Call, Page
+
+#: The key of the reference in a call's context.
+REFERENCE_KEY = "airflow_ref"
+PAGE_SIZE = wire.MAX_PAGE_SIZE
+# So many calls are read singly, rather than listing an account back to an unknown day.
+READ_ONE_BY_ONE = 100
+# The clocks of server and worker differ, and `created` may be set late: a call may seem older than its request.
+CALL_TIME_TOLERANCE = timedelta(minutes=5)
 
 
 class CallRef(NamedTuple):
@@ -49,34 +64,190 @@ class CallRef(NamedTuple):
 
 
 def time_of(call: Call) -> datetime | None:
-    """The moment that decides on which day a call was: ``created`` may be set late, or be missing."""
+    """The time of a call, which also decides its day: ``created`` may be set late, or be missing."""
     return call.created or call.start_time or call.end_time
 
 
-def complete(client: VolubileClient, handle: SubmissionHandle) -> SubmissionHandle:
-    """The handle with the ids that were not known when it was returned: an answer may tell none, and lists are late.
+def reference_of(call: Call) -> str | None:
+    """The reference of the request that made this call; None when its context holds none."""
+    reference = (call.context or {}).get(REFERENCE_KEY)
+    return str(reference) if reference else None
 
-    :raises VolubileOutcomeGap: calls that the service accepted are still not listed.
+
+# Listing --------------------------------------------------------------------------------------------------------------
+
+
+def pages(
+    client: VolubileClient,
+    filters: dict[str, Any],
+    *,
+    horizon: datetime | None,
+    since: datetime | None,
+    now: datetime,
+) -> Iterator[Sequence[Call]]:
+    """Pages of calls, newest first, until one reaches below ``horizon``.
+
+    New calls push older ones to later pages while we read. So a call may come twice, and none is missed. If the service
+    does not sort as asked, everything since ``since`` is read.
+
+    :raises VolubileProtocolError: the list breaks off, as :func:`~.api.paging.turn_pages` says.
     """
-    if "counts" in handle:  # whoever waited has looked already, and was content
-        return handle
-    ids = dict.fromkeys(handle.get("call_ids", ()))
-    recipients = handle.get("recipients", len(ids))
-    if "call_ids" not in handle or len(ids) >= recipients:
-        return handle
-    if (reference := handle.get("reference")) and (submitted_at := handle.get("submitted_at")):
-        found: dict[str, str] = {}
-        for call in calls_since(client, datetime.fromisoformat(submitted_at), agent_id=handle.get("agent_id")):
-            # Somebody who was called twice on purpose counts once, with the call that is known already.
-            if (carried(call) or "").startswith(f"{reference}-") and found.get(call.phone or call.id) not in ids:
-                found[call.phone or call.id] = call.id
-        ids |= dict.fromkeys(found.values())
-    if len(ids) < recipients:
-        raise VolubileOutcomeGap(
-            f"{recipients} people were accepted, but only {len(ids)} of their calls are listed. Look in Volubile's "
-            "dashboard for the others. Clearing this task looks once more, and calls no one."
+    days: dict[str, Any] = {}
+    if since is not None:
+        days["from_date"], days["to_date"] = wire.days_around(since, now)
+
+    def fetch(number: int) -> Page[Call]:
+        return client.list_calls(**filters, **days, page=number, size=PAGE_SIZE, sort=wire.NEWEST_FIRST)
+
+    for page in turn_pages(routes.LIST_CALLS.operation, fetch):
+        yield page.content
+        # A call without any time was just created, and says nothing about the order.
+        times = [at for call in page.content if (at := time_of(call))]
+        newest_first = all(later <= earlier for earlier, later in pairwise(times))
+        # Calls of one moment show no order.
+        shows_order = page.sort is not None and newest_first and bool(times) and times[0] > times[-1]
+        if horizon is not None and shows_order and times[-1] < horizon:
+            return
+
+
+def _calls_since(client: VolubileClient, since: datetime, **filters: Any) -> Iterator[Call]:
+    """Calls that may be of a request that was sent at ``since``, newest first."""
+    begin = since - CALL_TIME_TOLERANCE
+    now = datetime.now(UTC) + timedelta(minutes=1)
+    for page in pages(client, filters, horizon=begin, since=begin, now=now):
+        for call in page:
+            at = call.created or call.start_time
+            if at is None or at >= begin:
+                yield call
+
+
+# Recognising ----------------------------------------------------------------------------------------------------------
+
+
+def find_our_calls(
+    client: VolubileClient,
+    wanted: Mapping[str, Collection[str]],
+    *,
+    since: datetime,
+    agent_id: str | None,
+    campaign: str | None = None,
+    phone: str | None = None,
+) -> dict[str, dict[str, str]]:
+    """Find the calls of requests, one for each person. Stops listing when all were found.
+
+    :param wanted: the numbers of the people (E.164) by the reference of the request that has them called.
+    :param since: no request was sent before this moment; aware.
+    :param agent_id: list only calls of this agent; None for all.
+    :param campaign: list only calls of campaigns of this name.
+    :param phone: list only calls to this number.
+    :returns: ids of calls by reference and number. If numbers come back in a notation that cannot be compared, the
+        calls of a request are given to its people in any order.
+    :raises VolubileError: the calls cannot be listed.
+    """
+    people = {
+        reference: {wire.significant_digits(each): each for each in phones} for reference, phones in wanted.items()
+    }
+    found: dict[str, dict[str, str]] = {reference: {} for reference in wanted}
+    other_notation: dict[str, dict[str, None]] = {reference: {} for reference in wanted}
+    for call in _calls_since(client, since, agent_id=agent_id, campaign=campaign, phone=phone):
+        number = wire.significant_digits(call.phone or "")
+        if call.context:
+            reference = reference_of(call)
+        else:
+            reference = next((each for each in people if people[each].get(number, "") not in {"", *found[each]}), None)
+        if reference is None or reference not in people:
+            continue
+        if number in people[reference]:
+            found[reference].setdefault(people[reference][number], call.id)
+        else:
+            other_notation[reference][call.id] = None
+        if all(len(found[each]) + len(other_notation[each]) >= len(people[each]) for each in people):
+            break
+    for reference, calls in found.items():
+        left = (each for each in people[reference].values() if each not in calls)
+        calls |= dict(zip(list(left), other_notation[reference], strict=False))
+    return found
+
+
+def find_reference(
+    client: VolubileClient, prefix: str, *, since: datetime, agent_id: str | None = None, phone: str | None = None
+) -> str | None:
+    """The first reference found that begins with ``prefix``; None when no call since ``since`` has one.
+
+    :param agent_id: list only calls of this agent.
+    :param phone: list only calls to this number, E.164.
+    :raises VolubileError: the calls cannot be listed.
+    """
+    for call in _calls_since(client, since, agent_id=agent_id, phone=phone):
+        if (reference := reference_of(call)) and reference.startswith(prefix):
+            return reference
+    return None
+
+
+class UnlistedCalls:
+    """Recognises calls of people who were accepted in an answer that did not tell the ids.
+
+    :param references: what the references of the parts begin with; the number of the part follows a hyphen.
+    :param ids: the ids that are known.
+    :param people: how many ids are not known.
+    """
+
+    def __init__(self, references: Collection[str], ids: Collection[str], people: int) -> None:
+        self.people = people
+        self._references = frozenset(references)
+        self._ids = ids
+        self._identified: set[str] = set()
+        self._candidates: dict[str, tuple[str, str]] = {}
+
+    def observe(self, call: Call) -> None:
+        person = wire.significant_digits(call.phone or "") or call.id
+        if call.id in self._ids:
+            self._identified.add(person)
+            return
+        prefix, _, part = (reference_of(call) or "").rpartition("-")
+        if prefix in self._references:
+            self._candidates.setdefault(person, (call.id, part))
+
+    def take(self) -> dict[str, str]:
+        """Calls found since, after a whole list was observed: the part's number by id.
+
+        A person who was called twice on purpose counts once, with the call whose id is known.
+        """
+        taken = [person for person in self._candidates if person not in self._identified][: self.people]
+        self.people -= len(taken)
+        self._identified.update(taken)
+        return dict(self._candidates[person] for person in taken)
+
+
+def belongs_to_campaign(call: Call, campaign: CampaignRef, *, agent_id: str | None, since: datetime | None) -> bool:
+    """Whether a call that was listed under a campaign's name is of this campaign.
+
+    :param since: no call of the campaign is older.
+    """
+    # The name of a campaign that we created ends with the reference of its calls.
+    if (reference := reference_of(call)) and campaign["name"].endswith(f"[{reference}]"):
+        return True
+    if agent_id and call.agent_id and agent_id.lower() != call.agent_id.lower():
+        return False
+    at = time_of(call)
+    return at is None or since is None or at >= since
+
+
+def check_people(campaign: CampaignRef, people: int) -> None:
+    """Check that the list of a campaign's calls shows no more people than the campaign has.
+
+    :raises VolubileProtocolError: it does.
+    """
+    if people > campaign["recipients"]:
+        raise VolubileProtocolError(
+            f"Campaign {campaign['name']!r} has {campaign['recipients']} recipients, but the list of its calls shows "
+            f"{people} people. Either the service did not apply the filter by campaign name, or another campaign has "
+            "the same name. Outcomes cannot be told apart.",
+            operation=routes.LIST_CALLS.operation,
         )
-    return SubmissionHandle(**{**handle, "call_ids": list(ids)})
+
+
+# The calls of handles -------------------------------------------------------------------------------------------------
 
 
 def find_calls(client: VolubileClient, calls: Any, *, now: datetime) -> list[CallRef]:
@@ -94,46 +265,65 @@ def find_calls(client: VolubileClient, calls: Any, *, now: datetime) -> list[Cal
         if isinstance(item, str):
             found.setdefault(item, CallRef(item))
             continue
-        for ref in _of_submission(client, item, now):
-            found[ref.call_id] = ref
+        submitted_at = item.get("submitted_at")
+        since = datetime.fromisoformat(submitted_at) - CALL_TIME_TOLERANCE if submitted_at else None
+        for campaign in item.get("campaigns", ()):
+            found |= _of_campaign(client, campaign, item.get("agent_id"), since, now)
+        found |= _of_calls(client, item, since, now)
     return list(found.values())
 
 
-def _of_submission(client: VolubileClient, handle: SubmissionHandle, now: datetime) -> Iterator[CallRef]:
-    watches = campaign_watches(
-        handle.get("campaigns", ()),
-        agent_id=handle.get("agent_id"),
-        since=handle.get("submitted_at"),
-        redial=handle.get("redial"),
-        wait_for="ended",
-    )
-    for watch in watches:
-        yield from _of_campaign(client, watch, now)
-    yield from _of_ids(client, complete(client, handle), now)
-
-
-def _of_campaign(client: VolubileClient, watch: CampaignWatch, now: datetime) -> Iterator[CallRef]:
-    refs: dict[str, CallRef] = {}
-    filters = {"campaign": watch.campaign["name"], "agent_id": watch.agent_id}
-    for page in pages(client, filters, horizon=None, since=watch.since, now=now):
+def _of_campaign(
+    client: VolubileClient, campaign: CampaignRef, agent_id: str | None, since: datetime | None, now: datetime
+) -> dict[str, CallRef]:
+    found: dict[str, CallRef] = {}
+    people: set[str] = set()
+    filters = {"campaign": campaign["name"], "agent_id": agent_id}
+    for page in pages(client, filters, horizon=None, since=since, now=now):
         for call in page:
-            watch.see(call, now)
-            refs[call.id] = CallRef.of(call)
-    watch.progress()  # raises when the list shows the calls of others
-    for attempt in watch.attempts:
-        yield refs[attempt.call_id]
+            if belongs_to_campaign(call, campaign, agent_id=agent_id, since=since):
+                found[call.id] = CallRef.of(call)
+                people.add(wire.significant_digits(call.phone or ""))
+    check_people(campaign, len(people))
+    return found
 
 
-def _of_ids(client: VolubileClient, handle: SubmissionHandle, now: datetime) -> Iterator[CallRef]:
-    pending = dict.fromkeys(handle.get("call_ids", ()))
-    if len(pending) > READ_ONE_BY_ONE and "submitted_at" in handle:
-        since = datetime.fromisoformat(handle["submitted_at"])
+def _of_calls(
+    client: VolubileClient, handle: SubmissionHandle, since: datetime | None, now: datetime
+) -> dict[str, CallRef]:
+    ids = handle.get("call_ids", [])
+    # A wait has already looked for the calls of everyone, and its end was accepted.
+    unknown = 0 if "counts" in handle or "call_ids" not in handle else handle.get("recipients", len(ids)) - len(ids)
+    found = {call_id: CallRef(call_id) for call_id in ids}
+    if since and (len(ids) > READ_ONE_BY_ONE or (unknown > 0 and "reference" in handle)):
+        unlisted = UnlistedCalls(references_of(handle), found.keys(), max(unknown, 0))
+        refs: dict[str, CallRef] = {}
         for page in pages(client, {"agent_id": handle.get("agent_id")}, horizon=since, since=since, now=now):
             for call in page:
-                if call.id in pending:
-                    del pending[call.id]
-                    yield CallRef.of(call)
-            if not pending:
-                return
-    for call_id in pending:
-        yield CallRef(call_id)
+                unlisted.observe(call)
+                if call.id in found or reference_of(call):
+                    refs[call.id] = CallRef.of(call)
+            if unknown <= 0 and found.keys() <= refs.keys():
+                break
+        found |= {call_id: refs[call_id] for call_id in [*found, *unlisted.take()] if call_id in refs}
+        unknown = unlisted.people
+    if unknown > 0:
+        raise VolubileOutcomeGap(
+            f"{handle['recipients']} people were accepted, but only {len(found)} of their calls are listed. Look in "
+            "Volubile's dashboard for the others. Clearing this task looks once more, and calls no one."
+        )
+    return found
+
+
+def references_of(handle: SubmissionHandle) -> list[str]:
+    """What the references of a submission's calls begin with."""
+    return [handle["reference"]] if "reference" in handle else []
+
+
+def complete(client: VolubileClient, handle: SubmissionHandle) -> SubmissionHandle:
+    """The handle with all ids. Goes when the waits look for them themselves."""
+    if "call_ids" not in handle or "submitted_at" not in handle:
+        return handle
+    since = datetime.fromisoformat(handle["submitted_at"]) - CALL_TIME_TOLERANCE
+    ids = list(_of_calls(client, handle, since, datetime.now(UTC)))
+    return SubmissionHandle(**{**handle, "call_ids": ids})

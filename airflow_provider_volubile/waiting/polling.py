@@ -21,12 +21,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import pairwise
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_volubile.api import routes, wire
-from airflow_provider_volubile.api.paging import turn_pages
 from airflow_provider_volubile.exceptions import (
     VolubileAuthError,
     VolubileError,
@@ -37,18 +34,16 @@ from airflow_provider_volubile.exceptions import (
     VolubileRequestRefused,
 )
 from airflow_provider_volubile.masking import mask_phones
-from airflow_provider_volubile.waiting.outcomes import BEGINNING, NOTHING, Attempt, Progress
+from airflow_provider_volubile.waiting.find_calls import PAGE_SIZE, READ_ONE_BY_ONE, pages
+from airflow_provider_volubile.waiting.outcomes import BEGINNING, NOTHING, Progress
 from airflow_provider_volubile.waiting.watches import CampaignWatch, FilteredWatch, Listing, Watch
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient
-    from airflow_provider_volubile.api.models import Call, Page, TranscriptEvent
+    from airflow_provider_volubile.api.models import Call, TranscriptEvent
 
 log = logging.getLogger(__name__)
 
-PAGE_SIZE = wire.MAX_PAGE_SIZE
-# Reading so many calls one by one is cheaper than listing an account back to an unknown day.
-READ_ONE_BY_ONE = 100
 # Half a window: the other half stays for those who do more than wait.
 TRANSCRIPTS_PER_ROUND = 50
 # Campaigns that stand still tell so by their status only; a few a round, in turn, do.
@@ -431,7 +426,8 @@ class _Look:
 
     def _pages(self, listing: Listing, **bounds: datetime | None) -> Iterator[Sequence[Call]]:
         filters = {"campaign": listing.campaign, "agent_id": listing.agent_id}
-        for page in pages(self.client, filters, **bounds, now=self.now):
+        horizon, since = (at if at != BEGINNING else None for at in (bounds["horizon"], bounds["since"]))
+        for page in pages(self.client, filters, horizon=horizon, since=since, now=self.now):
             self._count()
             yield page
 
@@ -498,36 +494,3 @@ def _plan(ids: Collection[str], depths: Mapping[str, int]) -> tuple[int, int]:
     at[least] += 0
     plans = [(max(number, least) + (deeper := deeper - at[number]), number) for number in sorted(at)]
     return min(plans, key=lambda plan: (plan[0], -plan[1]))
-
-
-def pages(
-    client: VolubileClient,
-    filters: dict[str, Any],
-    *,
-    horizon: datetime | None,
-    since: datetime | None,
-    now: datetime,
-) -> Iterator[Sequence[Call]]:
-    """Pages of calls, newest first, until one reaches below ``horizon``.
-
-    New calls push older ones to later pages while we read, so a call may come twice and none is missed. Where the
-    service does not sort as asked, everything since ``since`` is read.
-
-    :raises VolubileProtocolError: the list breaks off, as :func:`~.api.paging.turn_pages` says.
-    """
-    days: dict[str, Any] = {}
-    if since is not None and since > BEGINNING:
-        days["from_date"], days["to_date"] = wire.days_around(since, now)
-
-    def fetch(number: int) -> Page[Call]:
-        return client.list_calls(**filters, **days, page=number, size=PAGE_SIZE, sort=wire.NEWEST_FIRST)
-
-    for page in turn_pages(routes.LIST_CALLS.operation, fetch):
-        yield page.content
-        # A call without any time, just created, says nothing about the order.
-        times = [at for call in page.content if (at := Attempt.of(call).at) > BEGINNING]
-        newest_first = all(later <= earlier for earlier, later in pairwise(times))
-        # Calls of one moment show no order.
-        shows_order = page.sort is not None and newest_first and bool(times) and times[0] > times[-1]
-        if horizon is not None and shows_order and times[-1] < horizon:
-            return

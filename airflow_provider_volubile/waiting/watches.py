@@ -16,13 +16,12 @@ from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.calling.handles import CampaignRef
 from airflow_provider_volubile.calling.schedule import Redial
 from airflow_provider_volubile.exceptions import VolubileError, VolubileProtocolError
+from airflow_provider_volubile.waiting.find_calls import CALL_TIME_TOLERANCE
 from airflow_provider_volubile.waiting.outcomes import BEGINNING, Attempt, Progress, progress
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.models import Call
 
-# Server and worker clocks differ, and `created` may be set a little late.
-CLOCK_TOLERANCE = timedelta(minutes=5)
 # A transcript that did not appear so long after its call ended is not waited for any longer.
 TRANSCRIPT_PATIENCE = timedelta(minutes=15)
 
@@ -182,7 +181,7 @@ class CampaignWatch(FilteredWatch):
         super().__init__(
             campaign_name=campaign["name"],
             agent_id=agent_id,
-            since=since - CLOCK_TOLERANCE if since else BEGINNING,
+            since=since - CALL_TIME_TOLERANCE if since else BEGINNING,
             with_transcripts=with_transcripts,
         )
         self.campaign = campaign
@@ -263,8 +262,8 @@ class CampaignWatch(FilteredWatch):
         attempts = self._attempts.values()
         moving = [attempt.at for attempt in attempts if not attempt.final]
         if moving:
-            return min(moving) - CLOCK_TOLERANCE
-        return max((attempt.at for attempt in attempts), default=self.since) - CLOCK_TOLERANCE
+            return min(moving) - CALL_TIME_TOLERANCE
+        return max((attempt.at for attempt in attempts), default=self.since) - CALL_TIME_TOLERANCE
 
 
 class CallsWatch(Watch):
@@ -284,7 +283,7 @@ class CallsWatch(Watch):
         with_transcripts: bool = False,
     ) -> None:
         super().__init__(
-            agent_id=agent_id, since=since - CLOCK_TOLERANCE if since else None, with_transcripts=with_transcripts
+            agent_id=agent_id, since=since - CALL_TIME_TOLERANCE if since else None, with_transcripts=with_transcripts
         )
         self.missing: dict[str, None] = {}
         self._pending = dict.fromkeys(call_ids)
