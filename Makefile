@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: help demo test airflow lint docs bench chaos constraints clean
+.PHONY: help demo unit test matrix airflow lint docs bench chaos constraints clean
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,10 +30,17 @@ airflow: .venv/.base ## start Airflow with the simulator and the Dags, to click 
 test: .venv/.dev lint ## everything the suite can run on this machine
 	@$(BIN)/pytest --numprocesses 2 --dist loadgroup
 
-lint: .venv/.dev ## ruff and mypy
+unit: .venv/.dev ## the tests that start no Airflow process: under a minute
+	@$(BIN)/pytest tests/unit tests/contract -m 'not airflow and not slow' --numprocesses 2 --dist loadgroup
+
+matrix: .venv/.dev ## unit and contract tests on every Python from 3.11 to 3.13 that this machine has
+	@.ci/matrix
+
+lint: .venv/.dev ## ruff, mypy and codespell
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/codespell
 
 bench: .venv/.dev ## measure speed and cost beside what people would use instead
 	@$(BIN)/python -m tests.benchmarks
@@ -50,4 +57,4 @@ constraints: .venv/.base ## renew constraints.txt from the package index
 	@sed -i '1i # The versions this checkout is developed and tested with. Renew: make constraints' constraints.txt
 
 clean: ## remove everything the other targets made
-	rm -rf .venv .demo .airflow docs/_build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-* .demo .airflow docs/_build .pytest_cache .mypy_cache .ruff_cache .coverage

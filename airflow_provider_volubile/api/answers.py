@@ -167,12 +167,21 @@ def _kind(data: Any) -> str:
     return {list: "a list", str: "a text", type(None): "nothing"}.get(type(data), "a value")
 
 
-def _whole(data: Any) -> Any:
-    """Replace halves of characters, which JSON can express and no file can store."""
+#: How deeply an answer may be nested. pydantic's parser reads as far; where Python's gives up depends on its version.
+DEEPEST = 200
+
+
+def _whole(data: Any, depth: int = 0) -> Any:
+    """Replace halves of characters, which JSON can express and no file can store.
+
+    :raises RecursionError: it is nested too deeply.
+    """
+    if depth > DEEPEST:
+        raise RecursionError(f"nested more than {DEEPEST} levels deep")
     if isinstance(data, str):
         return data.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(data, list):
-        return [_whole(entry) for entry in data]
+        return [_whole(entry, depth + 1) for entry in data]
     if isinstance(data, dict):
-        return {_whole(key): _whole(value) for key, value in data.items()}
+        return {_whole(key): _whole(value, depth + 1) for key, value in data.items()}
     return data

@@ -275,7 +275,7 @@ class TestOtherFiles:
             ("people.jsonl", '"+33639980142"\n{"phone": ', "line 2: is not valid JSON"),
             ("people.jsonl", '"+33639980142"\n\n7', "line 3: expected an object or a string, found int"),
             ("people.jsonl", '{"phone": "+33639980142", "x": NaN}', "NaN is not valid JSON"),
-            ("people.json", '[\n"+33639980142",\n]', "line 3: is not valid JSON"),
+            ("people.json", '[\n"+33639980142",\nx]', "line 3: is not valid JSON"),
             ("people.json", '{"phone": "+33639980142"}', "expected a JSON list, found dict"),
             ("people.json", "[" * 100_000, "nested too deeply"),
             ("people.parquet", "PAR1", "not a valid Parquet file"),
