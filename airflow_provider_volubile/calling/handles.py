@@ -30,6 +30,8 @@ class SubmissionHandle(TypedDict, total=False):
     :ivar redial: of a campaign submission: ``max``, ``delay``, ``retry_on``.
     :ivar call_ids: of bulk and single calls: their ids, as far as they were known.
     :ivar reference: of bulk and single calls: what the ``airflow_ref`` in each call's context begins with.
+    :ivar references: the same, of a handle that a sensor made of several.
+    :ivar schedule: of a campaign submission: the calling hours, as :meth:`.Schedule.dump` gives them.
     :ivar counts: after waiting: number of people by outcome, ``NEVER_DIALED`` included.
     :ivar outcomes: where the outcomes table was written, if it was asked for.
     """
@@ -43,6 +45,8 @@ class SubmissionHandle(TypedDict, total=False):
     redial: dict[str, Any]
     call_ids: list[str]
     reference: str
+    references: list[str]
+    schedule: dict[str, Any]
     counts: dict[str, int]
     outcomes: str
 

@@ -11,7 +11,7 @@ from airflow_provider_volubile.exceptions import VolubileError
 from airflow_provider_volubile.exports.files import write_table
 from airflow_provider_volubile.exports.schemas import OUTCOMES
 from airflow_provider_volubile.waiting.outcomes import REFUSED, outcomes
-from airflow_provider_volubile.waiting.polling import look
+from airflow_provider_volubile.waiting.polling import poll_once
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient
@@ -29,7 +29,7 @@ def write_outcomes(
     refused: Mapping[str, str],
     counts: Mapping[str, int],
 ) -> None:
-    """Look once more, and write what became of everybody.
+    """Poll once more, and write what became of everybody.
 
     :param path: its suffix names the format: ``.jsonl.gz``, ``.parquet`` or ``.csv``.
     :param watches: what the submission waited for.
@@ -38,10 +38,9 @@ def write_outcomes(
     :param counts: people by outcome, as the wait ended; rows that tell otherwise are not written.
     :raises VolubileError: they do, the calls cannot be listed, or the store refused.
     """
-    look(client, watches, now=datetime.now(UTC))
-    for watch in watches:
-        if watch.error:
-            raise watch.error
+    result = poll_once(client, watches, now=datetime.now(UTC))
+    if error := result.fault or next((watch.error for watch in watches if watch.error), None):
+        raise error
     attempts = [attempt for watch in watches for attempt in watch.attempts]
     rows = outcomes(phones, attempts, redial, refused=refused)
     told = Counter(row["status"] for row in rows if row["status"] != REFUSED)

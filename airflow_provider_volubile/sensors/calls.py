@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from airflow_provider_volubile.calling.handles import SubmissionHandle, handles_and_ids
 from airflow_provider_volubile.exceptions import VolubileInputError
 from airflow_provider_volubile.sensors.wait_sensor import WaitSensor
-
-if TYPE_CHECKING:
-    from airflow_provider_volubile.triggers.calls import VolubileCallsTrigger
-    from airflow_provider_volubile.waiting.watches import Watch
 
 
 class VolubileCallsSensor(WaitSensor):
@@ -34,12 +30,8 @@ class VolubileCallsSensor(WaitSensor):
         super().__init__(**kwargs)
         self.calls = calls
 
-    @property
-    def handle(self) -> SubmissionHandle:
-        return _together(self._handles)
-
     @cached_property
-    def _handles(self) -> list[SubmissionHandle]:
+    def handle(self) -> SubmissionHandle:
         from airflow_provider_volubile.api import wire
 
         ids: dict[str, None] = {}
@@ -56,52 +48,19 @@ class VolubileCallsSensor(WaitSensor):
                 )
         if ids:
             handles.append(SubmissionHandle(kind="call", recipients=len(ids), call_ids=list(ids)))
-        return handles
-
-    def finds_more(self) -> bool:
-        from airflow_provider_volubile.waiting.find_calls import complete
-
-        client = self.hook.client(background=True)
-        known = len(self.handle["call_ids"])
-        self._handles = [complete(client, handle) for handle in self._handles]
-        return len(self.handle["call_ids"]) > known
-
-    def watches(self) -> Sequence[Watch]:
-        from airflow_provider_volubile.waiting.watches import CallsWatch
-
-        since = self.handle.get("submitted_at")
-        return [
-            CallsWatch(
-                self.handle["call_ids"],
-                agent_id=self.handle.get("agent_id"),
-                since=datetime.fromisoformat(since) if since else None,
-                with_transcripts=self.wait_for == "transcript",
-            )
-        ]
-
-    def trigger(self, deadline: datetime) -> VolubileCallsTrigger:
-        from airflow_provider_volubile.triggers.calls import VolubileCallsTrigger
-
-        return VolubileCallsTrigger(
-            volubile_conn_id=self.volubile_conn_id,
-            call_ids=self.handle["call_ids"],
-            agent_id=self.handle.get("agent_id"),
-            since=self.handle.get("submitted_at"),
-            deadline=deadline.isoformat(),
-            poll_interval=self.poke_interval,
-            wait_for=self.wait_for,
-        )
+        return SubmissionHandle(**handles[0]) if len(handles) == 1 else _merge(handles)
 
 
-def _together(handles: Sequence[SubmissionHandle]) -> SubmissionHandle:
+def _merge(handles: Sequence[SubmissionHandle]) -> SubmissionHandle:
     """One handle for the calls of all. What only some of them know is left out."""
-    if len(handles) == 1:
-        return SubmissionHandle(**handles[0])
+    ids = [call_id for handle in handles for call_id in handle["call_ids"]]
+    each_once = list(dict.fromkeys(ids))
+    people = sum(handle.get("recipients", len(handle["call_ids"])) for handle in handles)
     result = SubmissionHandle(
         kind="bulk",
-        recipients=sum(handle.get("recipients", len(handle["call_ids"])) for handle in handles),
+        recipients=people - (len(ids) - len(each_once)),
         rejected=sum(handle.get("rejected", 0) for handle in handles),
-        call_ids=[call_id for handle in handles for call_id in handle["call_ids"]],
+        call_ids=each_once,
     )
     agents = {handle.get("agent_id") for handle in handles}
     if len(agents) == 1 and (agent := agents.pop()):
@@ -109,4 +68,6 @@ def _together(handles: Sequence[SubmissionHandle]) -> SubmissionHandle:
     times = [handle.get("submitted_at") for handle in handles]
     if times and all(times):
         result["submitted_at"] = min(filter(None, times), key=datetime.fromisoformat)
+    if references := [handle["reference"] for handle in handles if "reference" in handle]:
+        result["references"] = references
     return result

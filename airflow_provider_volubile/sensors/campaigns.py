@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from airflow_provider_volubile.calling.handles import CampaignRef, SubmissionHandle, handles_and_ids
 from airflow_provider_volubile.exceptions import VolubileInputError, VolubileNotFound
 from airflow_provider_volubile.sensors.wait_sensor import WaitSensor
-
-if TYPE_CHECKING:
-    from airflow_provider_volubile.triggers.campaigns import VolubileCampaignTrigger
-    from airflow_provider_volubile.waiting.watches import Watch
 
 
 class VolubileCampaignSensor(WaitSensor):
@@ -87,29 +82,3 @@ class VolubileCampaignSensor(WaitSensor):
             ).dump(),
             **({"agent_id": campaign.agent_id} if campaign.agent_id else {}),
         )
-
-    def watches(self) -> Sequence[Watch]:
-        from airflow_provider_volubile.waiting.watches import campaign_watches
-
-        return campaign_watches(**self._known(), wait_for=self.wait_for)
-
-    def trigger(self, deadline: datetime) -> VolubileCampaignTrigger:
-        from airflow_provider_volubile.triggers.campaigns import VolubileCampaignTrigger
-
-        # A sensor only looks: whoever stops it does not stop the campaign.
-        return VolubileCampaignTrigger(
-            **self._known(),
-            volubile_conn_id=self.volubile_conn_id,
-            deadline=deadline.isoformat(),
-            poll_interval=self.poke_interval,
-            wait_for=self.wait_for,
-            on_kill_action="leave",
-        )
-
-    def _known(self) -> dict[str, Any]:
-        return {
-            "campaigns": self.handle["campaigns"],
-            "agent_id": self.handle.get("agent_id"),
-            "since": self.handle.get("submitted_at"),
-            "redial": self.handle.get("redial"),
-        }

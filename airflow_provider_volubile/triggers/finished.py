@@ -19,7 +19,7 @@ from airflow_provider_volubile.hooks.volubile import VolubileHook
 from airflow_provider_volubile.waiting.find_calls import CALL_TIME_TOLERANCE
 from airflow_provider_volubile.waiting.outcomes import NOTHING, Progress
 from airflow_provider_volubile.waiting.shared_poll import poll_of
-from airflow_provider_volubile.waiting.watches import FilteredWatch
+from airflow_provider_volubile.waiting.watches import Watch
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.models import Call
@@ -30,7 +30,7 @@ STORED_AFTER = 5.0
 # An event becomes a row of Airflow's database.
 IDS_PER_EVENT = 1000
 # A call that takes longer does not keep the list of calls from being read less and less far back.
-LONGEST_CALL = timedelta(hours=2)
+LONGEST_FOLLOWED_CALL = timedelta(hours=2)
 PAUSE_AFTER_ERROR = 60.0
 
 
@@ -59,14 +59,17 @@ class Cursor(TypedDict):
     told: list[str]
 
 
-class FinishedWatch(FilteredWatch):
+class FinishedWatch(Watch):
     """Gives each call that ended once, and is never over.
 
     The poll shows it calls in a thread, while the trigger takes them in the event loop.
     """
 
+    since: datetime
+
     def __init__(self, *, agent_id: str | None, campaign: str | None, cursor: Cursor) -> None:
-        super().__init__(campaign_name=campaign, agent_id=agent_id, since=datetime.fromisoformat(cursor["since"]))
+        super().__init__(agent_id=agent_id, since=datetime.fromisoformat(cursor["since"]))
+        self.campaign_name = campaign
         self._started = datetime.fromisoformat(cursor["started"])
         self._told = dict.fromkeys(cursor["told"], self.since)
         self._open: dict[str, datetime] = {}
@@ -76,15 +79,12 @@ class FinishedWatch(FilteredWatch):
         self._total = 0
         self._lock = Lock()
 
-    def knows(self, call: Call) -> bool:
-        return call.id in self._told or call.id in (self._new if call.is_final else self._open)
-
-    def see(self, call: Call, now: datetime) -> None:
+    def observe(self, call: Call, now: datetime) -> None:
         # A call that was just created may have no time yet.
         at = call.created or call.start_time or call.end_time or now
         with self._lock:
             self._now = now
-            if at < self.since or self.knows(call):
+            if at < self.since or call.id in self._told:
                 return
             self._newest = max(self._newest, min(at, now))
             if not call.is_final:
@@ -99,7 +99,7 @@ class FinishedWatch(FilteredWatch):
     def listed(self, began: float) -> None:
         # Only now: of a list that broke off, the older calls were not shown, and would be left behind.
         with self._lock:
-            recent = [at for at in self._open.values() if self._now - at < LONGEST_CALL]
+            recent = [at for at in self._open.values() if self._now - at < LONGEST_FOLLOWED_CALL]
             self._reached = min(recent, default=self._newest) - CALL_TIME_TOLERANCE
 
     def take(self) -> dict[str, str]:
@@ -117,15 +117,11 @@ class FinishedWatch(FilteredWatch):
             told = [call_id for call_id in self._told if call_id not in self._new]
             return Cursor(started=self._started.isoformat(), since=self.since.isoformat(), told=told)
 
-    @property
-    def horizon(self) -> datetime:
-        return self.since
-
     def progress(self) -> Progress:
         # Changes whenever a call has ended, and with nothing else.
         return Progress(self._total, self._total, 0, 0, 0, NOTHING.counts)
 
-    def _has_settled(self) -> bool:
+    def has_settled(self) -> bool:
         return False
 
 
@@ -211,7 +207,7 @@ class VolubileFinishedCallTrigger(BaseEventTrigger):
 
     async def _load(self) -> Cursor:
         now = datetime.now(UTC).replace(microsecond=0)  # as the service tells times
-        fresh = Cursor(started=now.isoformat(), since=(now - LONGEST_CALL).isoformat(), told=[])
+        fresh = Cursor(started=now.isoformat(), since=(now - LONGEST_FOLLOWED_CALL).isoformat(), told=[])
         if self.asset_state_store is None:
             return fresh
         try:

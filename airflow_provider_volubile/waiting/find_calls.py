@@ -197,7 +197,12 @@ class UnlistedCalls:
         self._references = frozenset(references)
         self._ids = ids
         self._identified: set[str] = set()
-        self._candidates: dict[str, tuple[str, str]] = {}
+        self._candidates: dict[str, tuple[Call, str]] = {}
+
+    @property
+    def is_searching(self) -> bool:
+        """Whether calls are missing that can be recognised."""
+        return self.people > 0 and bool(self._references)
 
     def observe(self, call: Call) -> None:
         person = wire.significant_digits(call.phone or "") or call.id
@@ -206,17 +211,19 @@ class UnlistedCalls:
             return
         prefix, _, part = (reference_of(call) or "").rpartition("-")
         if prefix in self._references:
-            self._candidates.setdefault(person, (call.id, part))
+            self._candidates.setdefault(person, (call, part))
 
-    def take(self) -> dict[str, str]:
-        """Calls found since, after a whole list was observed: the part's number by id.
+    def take(self) -> list[tuple[Call, str]]:
+        """Calls found in a list that was observed to its end, each with the number of its part.
 
         A person who was called twice on purpose counts once, with the call whose id is known.
         """
         taken = [person for person in self._candidates if person not in self._identified][: self.people]
         self.people -= len(taken)
         self._identified.update(taken)
-        return dict(self._candidates[person] for person in taken)
+        found = [self._candidates[person] for person in taken]
+        self._candidates.clear()
+        return found
 
 
 def belongs_to_campaign(call: Call, campaign: CampaignRef, *, agent_id: str | None, since: datetime | None) -> bool:
@@ -295,17 +302,18 @@ def _of_calls(
     # A wait has already looked for the calls of everyone, and its end was accepted.
     unknown = 0 if "counts" in handle or "call_ids" not in handle else handle.get("recipients", len(ids)) - len(ids)
     found = {call_id: CallRef(call_id) for call_id in ids}
-    if since and (len(ids) > READ_ONE_BY_ONE or (unknown > 0 and "reference" in handle)):
-        unlisted = UnlistedCalls(references_of(handle), found.keys(), max(unknown, 0))
-        refs: dict[str, CallRef] = {}
+    unlisted = UnlistedCalls(references_of(handle), found.keys(), max(unknown, 0))
+    if since and (len(ids) > READ_ONE_BY_ONE or unlisted.is_searching):
+        not_found = set(found)
         for page in pages(client, {"agent_id": handle.get("agent_id")}, horizon=since, since=since, now=now):
             for call in page:
                 unlisted.observe(call)
-                if call.id in found or reference_of(call):
-                    refs[call.id] = CallRef.of(call)
-            if unknown <= 0 and found.keys() <= refs.keys():
+                if call.id in not_found:
+                    not_found.discard(call.id)
+                    found[call.id] = CallRef.of(call)
+            if not (not_found or unlisted.is_searching):
                 break
-        found |= {call_id: refs[call_id] for call_id in [*found, *unlisted.take()] if call_id in refs}
+        found |= {call.id: CallRef.of(call) for call, _ in unlisted.take()}
         unknown = unlisted.people
     if unknown > 0:
         raise VolubileOutcomeGap(
@@ -316,14 +324,5 @@ def _of_calls(
 
 
 def references_of(handle: SubmissionHandle) -> list[str]:
-    """What the references of a submission's calls begin with."""
-    return [handle["reference"]] if "reference" in handle else []
-
-
-def complete(client: VolubileClient, handle: SubmissionHandle) -> SubmissionHandle:
-    """The handle with all ids. Goes when the waits look for them themselves."""
-    if "call_ids" not in handle or "submitted_at" not in handle:
-        return handle
-    since = datetime.fromisoformat(handle["submitted_at"]) - CALL_TIME_TOLERANCE
-    ids = list(_of_calls(client, handle, since, datetime.now(UTC)))
-    return SubmissionHandle(**{**handle, "call_ids": ids})
+    """What the references of a submission's calls begin with; several of a handle made of several."""
+    return [handle["reference"]] if "reference" in handle else handle.get("references", [])

@@ -29,7 +29,10 @@ BEGINNING = datetime.fromtimestamp(0, UTC)
 
 
 class Attempt(NamedTuple):
-    """What is kept of a call while waiting: small, so that ten thousand of them are no burden."""
+    """What is kept of a call while waiting: small, so that ten thousand of them are no burden.
+
+    :param phone: the digits of the person's number, however the service wrote it.
+    """
 
     call_id: str
     phone: str
@@ -43,7 +46,7 @@ class Attempt(NamedTuple):
         """Reduce a call. Its time is ``created``, else ``startTime``, else ``endTime``: any of them may be missing."""
         return cls(
             call.id,
-            call.phone or "",
+            wire.significant_digits(call.phone or ""),
             call.status,
             call.is_final,
             call.created or call.start_time or call.end_time or BEGINNING,
@@ -167,7 +170,7 @@ def outcomes(
     people = by_person(attempts)
     rows = []
     for phone in phones:
-        calls = people.get(phone, ())
+        calls = people.get(wire.significant_digits(phone), ())
         last = calls[-1] if calls else None
         rows.append(
             Outcome(
@@ -194,9 +197,7 @@ def final_counts(recipients: int, *, settled: int, counts: Mapping[str, int], ca
     dialed = sum(counts.values())
     missing = recipients - dialed
     if missing < 0 or (settled != dialed and not cancelled):
-        raise VolubileOutcomeGap(
-            f"The accounts do not add up: {recipients} recipients, {dialed} of them dialled, {settled} settled."
-        )
+        raise VolubileOutcomeGap(f"Counts do not add up: {recipients} recipients, {dialed} dialled, {settled} settled.")
     return dict(sorted(counts.items())) | ({NEVER_DIALED: missing} if missing else {})
 
 

@@ -1,12 +1,11 @@
-"""Waiting for calls by listing them: one round of looking, and a loop of rounds.
+"""Waiting for calls by listing them: one round for any number of waits, and a loop of rounds for one wait.
 
-A round costs about one request for every hundred calls in flight, however many tasks wait, because calls are listed by
-pages of a hundred, newest first, only down to the oldest call that somebody still waits for
-(`List calls <https://docs.volubile.ai/api-reference/calls/list>`__). Those that lie so deep that a request for each of
-them is cheaper are read one by one.
+A round costs about one request for every hundred calls in flight, however many tasks wait: calls are listed by pages of
+a hundred, newest first, only down to the oldest call that is waited for
+(`List calls <https://docs.volubile.ai/api-reference/calls/list>`__). Calls that lie deep below others are read singly.
 
-Everything here is synchronous and knows nothing of Airflow: operators and sensors call :func:`look` in a loop of their
-own, triggers share one loop (:mod:`airflow_provider_volubile.waiting.shared_poll`).
+Everything here is synchronous and knows nothing of Airflow. Operators wait with :func:`wait`, sensors call
+:func:`poll_once` at each poke, and triggers share one loop (:mod:`airflow_provider_volubile.waiting.shared_poll`).
 """
 
 from __future__ import annotations
@@ -15,28 +14,31 @@ import logging
 import random
 import time
 import traceback
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from heapq import nsmallest
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
+from airflow_provider_volubile.calling.handles import SubmissionHandle
+from airflow_provider_volubile.calling.schedule import Schedule
 from airflow_provider_volubile.exceptions import (
-    VolubileAuthError,
     VolubileError,
-    VolubileInputError,
     VolubileNotFound,
-    VolubileProtocolError,
     VolubileRateLimitError,
     VolubileRequestRefused,
 )
 from airflow_provider_volubile.masking import mask_phones
-from airflow_provider_volubile.waiting.find_calls import PAGE_SIZE, READ_ONE_BY_ONE, pages
-from airflow_provider_volubile.waiting.outcomes import BEGINNING, NOTHING, Progress
-from airflow_provider_volubile.waiting.watches import CampaignWatch, FilteredWatch, Listing, Watch
+from airflow_provider_volubile.waiting.ending import EventStatus, WaitEvent, wait_event
+from airflow_provider_volubile.waiting.fault_policy import concerns_one_object
+from airflow_provider_volubile.waiting.find_calls import READ_ONE_BY_ONE, pages
+from airflow_provider_volubile.waiting.outcomes import NOTHING, Progress
+from airflow_provider_volubile.waiting.watches import CampaignWatch, Listing, Watch, watches_for
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient
@@ -44,40 +46,41 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Campaigns with fewer calls in progress are looked for together: a page for each would be nearly empty.
+FEW_CALLS = 25
 # Half a window: the other half stays for those who do more than wait.
 TRANSCRIPTS_PER_ROUND = 50
-# Campaigns that stand still tell so by their status only; a few a round, in turn, do.
+# Stalled campaigns are asked for their status, a few a round, in turn.
 STATUSES_PER_ROUND = 5
-# So many failures in a row, each after the client's own retries, are an outage and not one object's trouble.
-OUTAGE = 3
-# Looking may fail for so long before those who wait are told: an outage of the service is not the end of a campaign.
-FAILURE_BUDGET = timedelta(minutes=30)
+# So many failures in a row, each after the client's own retries, are an outage: the rest of the round is not asked.
+FAILURES_IN_A_ROW = 3
+#: What a fault concerns that is the account's.
+ACCOUNT = "anything"
 
 FIRST_INTERVAL = 2.0
 # The whole budget is a request in 0.15 s; one wait, or all that share a poll, take at most half of it.
 SECONDS_PER_REQUEST = 0.3
+# After a fault the next round is not later than this, whatever the calling hours are.
+FAULT_INTERVAL = 30.0
 # With the calling hours closed and no call in progress, only a cancellation could be missed.
 CLOSED_INTERVAL = 900.0
 QUIET = timedelta(minutes=10)
 
 Opening = Callable[[datetime], datetime]
 
-# Errors about one object: its waiters' own.
-_ABOUT_ONE = (VolubileInputError, VolubileNotFound, VolubileRequestRefused, VolubileProtocolError)
-
 
 @dataclass(frozen=True, slots=True)
-class Round:
-    """What one round of looking cost and found. The next one goes on from there.
+class PollResult:
+    """What one round cost, and whether it was answered.
 
     :param requests: sent.
-    :param moved: calls whose status was news.
-    :param depths: by listing, the page on which calls that are waited for were found last.
+    :param is_answered: whether the service answered anything, or nothing was asked.
+    :param fault: the first error, if there was one. Waits go on; see :mod:`.fault_policy`.
     """
 
     requests: int = 0
-    moved: int = 0
-    depths: Mapping[Listing, Mapping[str, int]] = field(default_factory=dict, repr=False)
+    is_answered: bool = True
+    fault: VolubileError | None = None
 
 
 def interval(
@@ -89,15 +92,15 @@ def interval(
     poll_interval: float,
     opening: Opening | None,
 ) -> float:
-    """Seconds until the next look is due: soon at first, then every ``poll_interval``, rarely out of hours.
+    """Seconds until the next round is due: soon at first, then every ``poll_interval``, rarely out of hours.
 
     :param age: seconds since waiting began.
-    :param quiet: seconds since a look last brought news. Hours alone are not trusted: the service may keep another
+    :param quiet: seconds since a round last brought news. Hours alone are not trusted: the service may keep another
         clock.
     :param now: the present by the wall clock, which is for the calling hours only: it may jump.
     :param opening: tells, for a moment, when calls may next be placed.
     """
-    # With everybody settled only transcripts are waited for, which keep no calling hours.
+    # When everyone is settled only transcripts are waited for, which keep no calling hours.
     is_idle = not progress.in_flight and not progress.is_complete
     if opening and is_idle and quiet > QUIET.total_seconds():
         closed = (opening(now) - now).total_seconds()
@@ -106,62 +109,111 @@ def interval(
     return min(poll_interval, max(FIRST_INTERVAL, age / 4))
 
 
-def follow(
+@dataclass(eq=False)
+class Wait:
+    """One wait between rounds. Moments are monotonic: the wall clock may jump.
+
+    :param watches: what it waits for.
+    :param poll_interval: the longest time between two rounds while calls may be placed, in seconds.
+    :param opening: tells, for a moment, when calls may next be placed; rounds are rarer until then.
+    """
+
+    watches: Sequence[Watch]
+    poll_interval: float
+    opening: Opening | None = None
+    began: float = field(default_factory=monotonic)
+    moved: float = field(default_factory=monotonic)
+    progress: Progress = NOTHING
+    is_over: bool = False
+    error: VolubileError | None = None
+
+    @classmethod
+    def of(cls, handle: SubmissionHandle, *, wait_for: str, poll_interval: float) -> Wait:
+        return cls(watches_for(handle, wait_for=wait_for), poll_interval, opening_of(handle))
+
+    def update(self, now: datetime) -> float:
+        """Take in what the last round found. Returns the seconds until the next one is wanted."""
+        try:
+            self.error = self.error or next((watch.error for watch in self.watches if watch.error), None)
+            if self.error:
+                return inf
+            first, *others = [watch.progress() for watch in self.watches] or [NOTHING]
+            progress = sum(others, first)
+            if progress != self.progress:
+                self.progress, self.moved = progress, monotonic()
+            self.is_over = all(watch.is_over() for watch in self.watches)
+            clock = monotonic()
+            usual = interval(
+                progress,
+                age=clock - self.began,
+                quiet=clock - self.moved,
+                now=now,
+                poll_interval=self.poll_interval,
+                opening=self.opening,
+            )
+            faulty = FAULT_INTERVAL if any(watch.faults for watch in self.watches) else usual
+            return min([usual, faulty, *(watch.recheck_after for watch in self.watches)])
+        except Exception as error:
+            self.error = as_volubile_error(error)
+            return inf
+
+    def event(self) -> WaitEvent:
+        """How the wait ended."""
+        status: EventStatus = "error" if self.error else "over" if self.is_over else "timeout"
+        return wait_event(status, self.progress, self.watches, self.error)
+
+
+def opening_of(handle: SubmissionHandle) -> Opening | None:
+    """The calling hours of a submission, if they are known."""
+    return Schedule.load(handle["schedule"]).next_opening if handle.get("schedule") else None
+
+
+def wait(
     client: VolubileClient,
-    watches: Sequence[Watch],
+    handle: SubmissionHandle,
     *,
+    wait_for: str = "ended",
     deadline: datetime,
     poll_interval: float,
-    opening: Opening | None = None,
-) -> Iterator[Progress]:
-    """Look until all of ``watches`` are over, or until ``deadline``; yield the common progress after every look.
+    report: Callable[[Progress], object] | None = None,
+) -> WaitEvent:
+    """Wait in this thread until everything of a submission is over, or until ``deadline``.
 
-    The synchronous twin of :meth:`~airflow_provider_volubile.waiting.shared_poll.SharedPoll.follow`.
+    The synchronous twin of :class:`~airflow_provider_volubile.triggers.wait_trigger.WaitTrigger`.
 
-    :raises VolubileError: Volubile could not be asked, or one of the watches cannot be followed.
+    :param wait_for: ``ended``, or ``transcript`` to wait for the transcripts of answered calls too.
+    :param poll_interval: the longest time between two rounds, in seconds.
+    :param report: is shown the progress after every round.
     """
-    began = moved = monotonic()
-    cost = Round()
+    waiting = Wait.of(handle, wait_for=wait_for, poll_interval=poll_interval)
     while True:
+        result = poll_once(client, waiting.watches, now=datetime.now(UTC))
         now = datetime.now(UTC)
-        cost = look(client, watches, now=now, before=cost, patience=FAILURE_BUDGET)
-        moved = monotonic() if cost.moved else moved
-        for watch in watches:
-            if watch.error:
-                raise watch.error
-        progress = sum((watch.progress() for watch in watches), NOTHING)
-        yield progress
-        if now >= deadline or all(watch.is_over(now) for watch in watches):
-            return
-        clock = monotonic()
-        pause = interval(
-            progress, age=clock - began, quiet=clock - moved, now=now, poll_interval=poll_interval, opening=opening
-        )
-        pause = min([pause, *(watch.soon for watch in watches)])
-        pause = min(max(pause, cost.requests * SECONDS_PER_REQUEST), (deadline - now).total_seconds())
-        time.sleep(max(pause, 0))
+        pause = waiting.update(now)
+        if report:
+            report(waiting.progress)
+        if waiting.error or waiting.is_over or now >= deadline:
+            return waiting.event()
+        time.sleep(min(max(pause, result.requests * SECONDS_PER_REQUEST), (deadline - now).total_seconds()))
 
 
-def look(
-    client: VolubileClient,
-    watches: Sequence[Watch],
-    *,
-    now: datetime,
-    before: Round = Round(),
-    patience: timedelta | None = None,
-) -> Round:
-    """Look once for everybody in ``watches``; each learns what concerns it.
+def poll_once(client: VolubileClient, watches: Sequence[Watch], *, now: datetime) -> PollResult:
+    """Ask once for everything in ``watches``; each learns what concerns it.
 
-    What is wrong with one campaign or call, or with one who waits, becomes the ``error`` of those who wait for it and
-    disturbs nobody else.
+    What fails for one campaign or call is a fault of those who wait for it, and disturbs no one else. If nothing is
+    answered it is a fault of all. Progress so far is kept. A fault that lasts becomes the ``error`` of a watch.
 
     :param now: the present, aware.
-    :param before: the look before this one, of the same watches or not: what it learned makes this one cheaper.
-    :param patience: how long requests for some may fail while others are answered, until that is the ``error`` of the
-        former. None: it is raised at once, after a look for everybody.
-    :raises VolubileError: Volubile could not be asked at all. Nobody loses by that what is already known.
     """
-    return _Look(client, now, before, patience).at(watches)
+    return _Round(client, now).ask([watch for watch in watches if watch.error is None])
+
+
+def note_outage(watches: Sequence[Watch], error: BaseException) -> PollResult:
+    """Let ``watches`` learn that the service cannot be asked at all."""
+    fault = as_volubile_error(error)
+    for watch in watches:
+        watch.note_fault(ACCOUNT, fault)
+    return PollResult(FAILURES_IN_A_ROW, is_answered=False, fault=fault)
 
 
 def as_volubile_error(error: BaseException) -> VolubileError:
@@ -174,102 +226,79 @@ def as_volubile_error(error: BaseException) -> VolubileError:
 
 
 @contextmanager
-def _errors_of(*watches: Watch) -> Iterator[None]:
-    """Whatever goes wrong within is the error of these alone."""
+def _errors_of(watch: Watch) -> Iterator[None]:
+    """Whatever goes wrong within is the error of this watch alone."""
     try:
         yield
     except Exception as error:
-        for watch in watches:
-            watch.error = as_volubile_error(error)
+        watch.error = as_volubile_error(error)
 
 
-class _Group(NamedTuple):
-    """Requests for one object, or for one listing.
+class _Question(NamedTuple):
+    """Requests about one thing.
 
-    :param what: is asked, for messages; also tells groups of one watch apart.
-    :param request: sends them.
-    :param everybodys: they are not about one object, so that no error is either.
+    :param what: is asked for; names faults.
+    :param watches: want to know it.
+    :param ask: sends the requests.
     """
 
     what: str
     watches: Collection[Watch]
-    request: Callable[[], None]
-    everybodys: bool = False
+    ask: Callable[[], None]
 
 
-class _Look:
-    """One round: what it asks, what it costs, and who had no answer."""
+class _Round:
+    """One round: what it asks, what it costs, and what failed."""
 
-    def __init__(self, client: VolubileClient, now: datetime, before: Round, patience: timedelta | None) -> None:
+    def __init__(self, client: VolubileClient, now: datetime) -> None:
         self.client = client
         self.now = now
-        self.before = before
-        self.patience = patience
-        self.requests = self.moved = 0
-        self.depths: dict[Listing, dict[str, int]] = {}
+        self.requests = 0
+        self.failures = 0  # in a row
+        self.is_answered = False
+        self.fault: VolubileError | None = None
+        #: Calls that lie too deep in the list, or of unknown age.
+        self.read_singly: dict[str, list[Watch]] = {}
         #: A moment before which none of these calls was made.
         self.ages: dict[str, datetime | None] = {}
-        self.began = monotonic()
-        self.is_answered = False
-        self.failed: list[tuple[_Group, Exception]] = []
+        self._considered: set[str] = {ACCOUNT}
 
-    def at(self, watches: Sequence[Watch]) -> Round:
-        self._send(self._listings(watches))
-        self._send(self._statuses(watches))
-        self._send(self._transcripts(watches))
-        if self.failed and (self.patience is None or not self.is_answered):
-            raise self.failed[0][1]
-        for group, error in self.failed:
-            log.warning("Volubile could not be asked for %s, while others were answered: %s", group.what, error)
-            for watch in group.watches:
-                if self._lasts(error, since=watch.unanswered.get(group.what, self.began)):
-                    watch.error = as_volubile_error(error)
-        return Round(self.requests, self.moved, self.depths)
+    def ask(self, watches: Sequence[Watch]) -> PollResult:
+        for questions in (self._listings, self._calls, self._statuses, self._transcripts):
+            self._send(questions([watch for watch in watches if watch.error is None]))
+            self.failures = 0 if self.is_answered else self.failures
+        is_answered = self.is_answered or self.fault is None
+        for watch in watches:
+            watch.faults = {what: fault for what, fault in watch.faults.items() if what in self._considered}
+            if is_answered:
+                watch.faults.pop(ACCOUNT, None)
+            elif self.fault:
+                watch.note_fault(ACCOUNT, self.fault)
+        return PollResult(self.requests, is_answered, self.fault)
 
-    def _lasts(self, error: Exception, *, since: float) -> bool:
-        if isinstance(error, VolubileAuthError):
-            # Keys that are revoked during a round (401) are refused to everybody in the next one.
-            return error.status != 401 or since < self.began
-        return self.patience is not None and monotonic() - since > self.patience.total_seconds()
-
-    # Who is disturbed by what ---------------------------------------------------------------------------------------
-
-    def _send(self, groups: list[_Group]) -> None:
-        """Ask for one group after the other, whatever the others meet.
-
-        :raises VolubileError: nobody was answered, or the request window stayed full.
-        """
-        # Those without an answer last time come last and in any order, so that the healthy never wait for them when
-        # too many fail to try them all.
-        groups.sort(
-            key=lambda group: any(group.what in watch.unanswered for watch in group.watches) and random.random()
-        )
-        in_a_row = 0
-        for group in groups:
-            if in_a_row == OUTAGE:
+    def _send(self, questions: Collection[_Question]) -> None:
+        """Ask one question after the other, whatever becomes of the others."""
+        # What failed last time comes last, and in any order. So faults never keep the others from being asked.
+        failed = {each.what for each in questions if any(each.what in watch.faults for watch in each.watches)}
+        for question in sorted(questions, key=lambda each: (each.what in failed, random.random())):
+            if self.failures == FAILURES_IN_A_ROW or isinstance(self.fault, VolubileRateLimitError):
                 return
-            in_a_row = 0 if self._ask(group) else in_a_row + 1
+            self.failures = 0 if self._is_answered(question) else self.failures + 1
 
-    def _ask(self, group: _Group) -> bool:
+    def _is_answered(self, question: _Question) -> bool:
         try:
-            group.request()
-        except VolubileRateLimitError:
-            raise
-        except Exception as error:
-            self.is_answered |= isinstance(error, VolubileNotFound | VolubileRequestRefused)
-            if isinstance(error, _ABOUT_ONE) and not group.everybodys:
-                for watch in group.watches:
-                    watch.error = as_volubile_error(error)
-                return True
+            question.ask()
+        except Exception as reason:
+            error = as_volubile_error(reason)
             self.requests += 1
-            self.failed.append((group, error))
-            for watch in group.watches:
-                watch.unanswered.setdefault(group.what, monotonic())
-            if len(self.failed) >= OUTAGE and not self.is_answered:
-                raise self.failed[0][1] from None
-            return False
-        for watch in group.watches:
-            watch.unanswered.pop(group.what, None)
+            self.fault = self.fault or error
+            log.warning("Volubile could not be asked for %s: %s", question.what, error)
+            for watch in question.watches:
+                watch.note_fault(question.what, error)
+            self.is_answered |= concerns_one_object(error)
+            return concerns_one_object(error)
+        for watch in question.watches:
+            watch.faults.pop(question.what, None)
         return True
 
     def _count(self) -> None:
@@ -278,170 +307,133 @@ class _Look:
         self.is_answered = True
 
     def _show(self, call: Call, watches: Collection[Watch]) -> None:
-        moved = False
         for watch in watches:
             if watch.error is None:
                 with _errors_of(watch):
-                    moved |= not watch.knows(call)
-                    watch.see(call, self.now)
-        self.moved += moved
+                    watch.observe(call, self.now)
 
     # What is asked --------------------------------------------------------------------------------------------------
 
-    def _listings(self, watches: Sequence[Watch]) -> list[_Group]:
-        """Calls: by the filters of those who wait for calls that nobody knows yet, and by what is cheapest for those
-        who wait for known ones.
-        """
-        unknown: dict[Listing, list[FilteredWatch]] = defaultdict(list)
-        known: dict[Listing, dict[str, list[Watch]]] = defaultdict(lambda: defaultdict(list))
-        waiting: list[tuple[Watch, Mapping[str, datetime | None]]] = []
+    def _listings(self, watches: Sequence[Watch]) -> list[_Question]:
+        """Lists of calls: for watches of calls whose ids are not known yet, and for those of known ids."""
+        unknown: dict[Listing, list[Watch]] = defaultdict(list)
+        known: list[tuple[Watch, dict[str, datetime | None]]] = []
         for watch in watches:
             with _errors_of(watch):
-                pending = () if watch.error else watch.pending
-                if pending is None and isinstance(watch, FilteredWatch):
+                if (pending := watch.pending) is None:
                     unknown[watch.listing].append(watch)
                 elif pending:
-                    waiting.append((watch, {call_id: watch.not_before(call_id) for call_id in pending}))
-        for watch, ages in waiting:
-            if isinstance(watch, FilteredWatch) and watch.listing in unknown:
-                unknown[watch.listing].append(watch)  # which is listed anyway
+                    known.append((watch, {call_id: watch.not_before(call_id) for call_id in pending}))
+        listed: dict[Listing, dict[str, list[Watch]]] = defaultdict(lambda: defaultdict(list))
+        agents = {watch.agent_id for watch, _ in known}
+        everything = Listing(None, agents.pop() if len(agents) == 1 else None)
+        for watch, ages in known:
+            if watch.campaign_name and watch.listing in unknown:
+                unknown[watch.listing].append(watch)  # it is listed anyway
                 continue
+            listing = watch.listing if watch.campaign_name and len(ages) >= FEW_CALLS else everything
             for call_id, age in ages.items():
-                known[watch.listing][call_id].append(watch)
+                listed[listing][call_id].append(watch)
                 self.ages[call_id] = max(filter(None, (age, self.ages.get(call_id))), default=None)
-        self._recall(known)
-        groups = [
-            _Group(_title(listing), group, partial(self._list, listing, group)) for listing, group in unknown.items()
+        questions = [
+            self._question(_title(listing), group, partial(self._list, listing, group))
+            for listing, group in unknown.items()
         ]
-        for listing, calls in self._cheapest(known).items():
-            groups += self._find(listing, calls)
-        return groups
+        for listing, calls in listed.items():
+            alone = [call_id for call_id in calls if self.ages[call_id] is None]
+            if len(alone) <= READ_ONE_BY_ONE:
+                self.read_singly |= {call_id: calls.pop(call_id) for call_id in alone}
+            if calls:
+                group = list(dict.fromkeys(watch for watches in calls.values() for watch in watches))
+                questions.append(self._question(_title(listing), group, partial(self._search, listing, calls)))
+        return questions
 
-    def _recall(self, known: Mapping[Listing, Mapping[str, list[Watch]]]) -> None:
-        """Take over what the round before learned of calls that are still waited for."""
-        pending = {call_id for waiting in known.values() for call_id in waiting}
-        for listing, depths in self.before.depths.items():
-            if still := {call_id: depth for call_id, depth in depths.items() if call_id in pending}:
-                self.depths[listing] = still
-
-    def _cheapest(self, known: dict[Listing, dict[str, list[Watch]]]) -> dict[Listing, dict[str, list[Watch]]]:
-        """List calls of several campaigns together where that takes no more requests than a listing for each."""
-        campaigns = {listing: waiting for listing, waiting in known.items() if listing.campaign is not None}
-        plain = _together([waiting for listing, waiting in known.items() if listing.campaign is None])
-        common = _together([*plain.values(), *campaigns.values()])
-        apart = plain | campaigns
-        if len(campaigns) > 1 and self._cost(common) <= self._cost(apart):
-            return common
-        return apart
-
-    def _cost(self, known: Mapping[Listing, Collection[str]]) -> int:
-        return sum(_plan(ids, self.depths.get(listing, {}))[0] for listing, ids in known.items())
-
-    def _find(self, listing: Listing, waiting: dict[str, list[Watch]]) -> list[_Group]:
-        """Calls whose ids are known: those that lie deep, and those of unknown age if they are few, one by one."""
-        depths = self.depths.setdefault(listing, {})
-        alone = [call_id for call_id in waiting if self.ages[call_id] is None]
-        if len(alone) > READ_ONE_BY_ONE:
-            alone = []
-        listed = waiting.keys() - alone
-        _, number = _plan(listed, depths)
-        alone += [call_id for call_id in listed if depths.get(call_id, 0) > number]
-        groups = [
-            _Group(f"call {call_id}", watches, partial(self._read, call_id, watches, is_new=self.ages[call_id] is None))
-            for call_id in alone
-            if (watches := waiting.pop(call_id))
-        ]
-        if waiting:
-            horizons = [self.ages[call_id] for call_id in waiting]
-            horizon = None if None in horizons else min(filter(None, horizons))
-            everyone = {id(watch): watch for watches in waiting.values() for watch in watches}.values()
-            request = partial(self._search, listing, waiting, depths, horizon)
-            groups.insert(0, _Group(_title(listing), everyone, request, everybodys=listing.campaign is None))
-        return groups
-
-    def _statuses(self, watches: Sequence[Watch]) -> list[_Group]:
-        """Statuses of campaigns that stand still: nothing else tells whether they were cancelled."""
-        campaigns: dict[Listing, list[CampaignWatch]] = defaultdict(list)
-        asking: dict[Listing, float] = {}
-        for watch in watches:
-            if isinstance(watch, CampaignWatch) and watch.error is None:
-                campaigns[watch.listing].append(watch)
-                with _errors_of(watch):
-                    if watch.stands_still:
-                        asking[watch.listing] = min(watch.status_asked, asking.get(watch.listing, watch.status_asked))
-        groups = []
-        for listing in sorted(asking, key=lambda listing: asking[listing]):
-            group = campaigns[listing]
-            # Some may know the campaign by its name only.
-            campaign_id = next((watch.campaign["id"] for watch in group if watch.campaign["id"]), None)
-            if campaign_id:
-                request = partial(self._ask_status, campaign_id, group)
-                groups.append(_Group(f"the status of campaign {campaign_id}", group, request))
-        return groups[:STATUSES_PER_ROUND]
-
-    def _transcripts(self, watches: Sequence[Watch]) -> list[_Group]:
-        missing: dict[str, list[Watch]] = defaultdict(list)
-        for watch in watches:
-            with _errors_of(watch):
-                for call_id in () if watch.error else watch.untranscribed(self.now):
-                    missing[call_id].append(watch)
-        # A random choice, so that those who come late do not keep the others from being looked at.
+    def _calls(self, _: Sequence[Watch]) -> list[_Question]:
+        """Calls that are read singly."""
         return [
-            _Group(f"the transcript of call {id}", missing[id], partial(self._read_transcript, id, missing[id]))
-            for id in random.sample(list(missing), min(len(missing), TRANSCRIPTS_PER_ROUND))
+            self._question(f"call {call_id}", watches, partial(self._read, call_id, watches))
+            for call_id, watches in self.read_singly.items()
         ]
+
+    def _statuses(self, watches: Sequence[Watch]) -> list[_Question]:
+        """Statuses of stalled campaigns: nothing else tells whether they were cancelled."""
+        campaigns: dict[str, list[CampaignWatch]] = defaultdict(list)
+        for watch in watches:
+            if isinstance(watch, CampaignWatch):
+                with _errors_of(watch):
+                    if watch.is_stalled and (campaign_id := watch.campaign["id"]):
+                        campaigns[campaign_id].append(watch)
+        questions = [
+            self._question(
+                f"the status of campaign {campaign_id}", group, partial(self._ask_status, campaign_id, group)
+            )
+            for campaign_id, group in sorted(campaigns.items(), key=lambda item: item[1][0].status_asked)
+        ]
+        return questions[:STATUSES_PER_ROUND]
+
+    def _transcripts(self, watches: Sequence[Watch]) -> list[_Question]:
+        """Transcripts that are missing: those first that were not asked for the longest time."""
+        due: dict[str, list[Watch]] = defaultdict(list)
+        asked: dict[str, float] = {}
+        for watch in watches:
+            for call_id, times in watch.transcripts_due.items():
+                due[call_id].append(watch)
+                asked[call_id] = times[1] if times else 0
+        self._considered.update(f"the transcript of call {call_id}" for call_id in due)
+        return [
+            self._question(f"the transcript of call {id}", due[id], partial(self._read_transcript, id, due[id]))
+            for id in nsmallest(TRANSCRIPTS_PER_ROUND, due, key=asked.__getitem__)
+        ]
+
+    def _question(self, what: str, watches: Collection[Watch], ask: Callable[[], None]) -> _Question:
+        self._considered.add(what)
+        return _Question(what, watches, ask)
 
     # Requests -------------------------------------------------------------------------------------------------------
 
-    def _list(self, listing: Listing, group: list[FilteredWatch]) -> None:
+    def _list(self, listing: Listing, group: Sequence[Watch]) -> None:
         """Show all that these filters find to ``group``, which has them in common."""
         began = monotonic()
         bounds = []
         for watch in group:
             with _errors_of(watch):
                 bounds.append((watch.horizon, watch.since))
-        if not bounds:
-            return
-        horizons, ages = zip(*bounds, strict=True)
-        for page in self._pages(listing, horizon=min(horizons), since=min(ages)):
+        for page in self._pages(listing, *map(_earliest, zip(*bounds, strict=True))) if bounds else ():
             for call in page:
                 self._show(call, group)
         for watch in group:
             with _errors_of(watch):
                 watch.listed(began)
 
-    def _search(
-        self, listing: Listing, waiting: dict[str, list[Watch]], depths: dict[str, int], horizon: datetime | None
-    ) -> None:
-        """List calls until all that are waited for were found."""
-        number = 0
-        for number, page in enumerate(self._pages(listing, horizon=horizon, since=horizon), 1):
-            for call in page:
-                if watches := waiting.pop(call.id, ()):
-                    depths[call.id] = number
-                    self._show(call, watches)
-            if not waiting:
+    def _search(self, listing: Listing, waiting: dict[str, list[Watch]]) -> None:
+        """List calls until all that are waited for were found, or until reading the others singly is cheaper."""
+        horizon = _earliest([self.ages[call_id] for call_id in waiting])
+        in_vain = 0
+        for page in self._pages(listing, horizon, horizon):
+            found = [call for call in page if call.id in waiting]
+            for call in found:
+                self._show(call, waiting.pop(call.id, ()))
+            in_vain += not found
+            if in_vain >= len(waiting):
+                self.read_singly |= waiting
                 return
-        depths |= dict.fromkeys(waiting, number)  # so deep was looked for them, and will be again
 
-    def _pages(self, listing: Listing, **bounds: datetime | None) -> Iterator[Sequence[Call]]:
+    def _pages(self, listing: Listing, horizon: datetime | None, since: datetime | None) -> Iterator[Sequence[Call]]:
         filters = {"campaign": listing.campaign, "agent_id": listing.agent_id}
-        horizon, since = (at if at != BEGINNING else None for at in (bounds["horizon"], bounds["since"]))
         for page in pages(self.client, filters, horizon=horizon, since=since, now=self.now):
             self._count()
             yield page
 
-    def _read(self, call_id: str, watches: Sequence[Watch], *, is_new: bool) -> None:
+    def _read(self, call_id: str, watches: Sequence[Watch]) -> None:
         try:
             call = self.client.get_call(call_id)
-        except VolubileNotFound:
+        except (VolubileNotFound, VolubileRequestRefused) as error:
             self._count()
-            # One whose age is known was accepted, or even seen: the service is behind.
-            if is_new:
-                log.warning("Volubile knows no call %s; it is not waited for any longer.", call_id)
-                self.moved += 1
-                for watch in watches:
-                    watch.lose(call_id)
+            if self.ages[call_id] is not None:
+                return  # it was accepted, or even seen: the service is behind
+            log.warning("Volubile knows no call %s, which is not waited for any longer: %s", call_id, error)
+            for watch in watches:
+                watch.mark_missing(call_id)
             return
         self._count()
         self._show(call, watches)
@@ -452,45 +444,50 @@ class _Look:
         status = self.client.get_campaign(campaign_id).status
         self._count()
         for watch in group:
-            watch.see_status(status)
+            watch.observe_status(status)
 
     def _read_transcript(self, call_id: str, watches: Sequence[Watch]) -> None:
         events: Sequence[TranscriptEvent] = ()
         with suppress(VolubileNotFound):
             events = self.client.get_transcript(call_id)
         self._count()
-        if not events:
-            return
-        self.moved += 1
         for watch in watches:
-            watch.see_transcript(call_id)
+            if events:
+                watch.observe_transcript(call_id)
+            else:
+                watch.mark_untranscribed(call_id, self.now)
 
 
 def _title(listing: Listing) -> str:
     return f"the calls of campaign {listing.campaign!r}" if listing.campaign is not None else "the calls"
 
 
-def _together(known: Collection[Mapping[str, list[Watch]]]) -> dict[Listing, dict[str, list[Watch]]]:
-    """One listing for the calls of all: by their agent, if they have only one."""
-    waiting: dict[str, list[Watch]] = defaultdict(list)
-    agents: set[str | None] = set()
-    for group in known:
-        for call_id, watches in group.items():
-            waiting[call_id] += watches
-            agents.update(watch.agent_id for watch in watches)
-    return {Listing(None, agents.pop() if len(agents) == 1 else None): waiting} if waiting else {}
+def _earliest(moments: Iterable[datetime | None]) -> datetime | None:
+    """The earliest of these moments; None when one is not known."""
+    known = list(moments)
+    return None if None in known else min(filter(None, known), default=None)
 
 
-def _plan(ids: Collection[str], depths: Mapping[str, int]) -> tuple[int, int]:
-    """How to find calls with the fewest requests.
+look = poll_once  # TODO(calling): goes
 
-    :param depths: the pages on which some of them were found last.
-    :returns: the number of requests, and of pages to list; those that lie deeper are to be read one by one.
-    """
-    at = Counter(depths[call_id] for call_id in ids if call_id in depths)
-    deeper = at.total()
-    # The others must be listed wherever they lie: on so many pages at least.
-    least = -(-(len(ids) - deeper) // PAGE_SIZE)
-    at[least] += 0
-    plans = [(max(number, least) + (deeper := deeper - at[number]), number) for number in sorted(at)]
-    return min(plans, key=lambda plan: (plan[0], -plan[1]))
+
+def follow(
+    client: VolubileClient,
+    watches: Sequence[Watch],
+    *,
+    deadline: datetime,
+    poll_interval: float,
+    opening: Opening | None = None,
+) -> Iterator[Progress]:  # TODO(calling): goes, see `wait`
+    """Poll until all of ``watches`` are over, or until ``deadline``."""
+    waiting = Wait(watches, poll_interval, opening)
+    while True:
+        result = poll_once(client, watches, now=datetime.now(UTC))
+        now = datetime.now(UTC)
+        pause = waiting.update(now)
+        if waiting.error:
+            raise waiting.error
+        yield waiting.progress
+        if now >= deadline or waiting.is_over:
+            return
+        time.sleep(max(min(max(pause, result.requests * SECONDS_PER_REQUEST), (deadline - now).total_seconds()), 0))

@@ -1,8 +1,8 @@
-"""One poll for everybody: all deferred waits of one account, with the same keys, share one loop in a triggerer.
+"""One poll for all: the deferred waits of one account, with the same keys, share one loop in a triggerer.
 
-A trigger joins with what it watches and follows its own progress; the loop looks for all of them together
-(:func:`~airflow_provider_volubile.waiting.polling.look`), so its cost grows with the calls in flight divided by a
-hundred and not with the number of deferred tasks. A loop without members ends.
+A trigger joins with its watches and follows its own progress. The loop asks for all of them together
+(:func:`~airflow_provider_volubile.waiting.polling.poll_once`). So its cost grows with the calls in flight divided by a
+hundred, and not with the number of deferred tasks. A loop without members ends.
 """
 
 from __future__ import annotations
@@ -21,19 +21,18 @@ from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
-from airflow_provider_volubile.exceptions import VolubileAuthError, VolubileError
+from airflow_provider_volubile.exceptions import VolubileError
 from airflow_provider_volubile.hooks.volubile import VolubileHook
-from airflow_provider_volubile.waiting.outcomes import NOTHING, Progress
+from airflow_provider_volubile.waiting.outcomes import Progress
 from airflow_provider_volubile.waiting.polling import (
-    FAILURE_BUDGET,
     FIRST_INTERVAL,
-    OUTAGE,
     SECONDS_PER_REQUEST,
     Opening,
-    Round,
+    PollResult,
+    Wait,
     as_volubile_error,
-    interval,
-    look,
+    note_outage,
+    poll_once,
 )
 from airflow_provider_volubile.waiting.watches import Watch
 
@@ -49,7 +48,7 @@ ClientFactory: TypeAlias = "Callable[[], VolubileClient]"
 # So thousands of them never hold the event loop up.
 SLICE = 0.005
 WOKEN = 25
-# Who is due within so many seconds is looked at together.
+# Members that are due within so many seconds share a round.
 DUE_TOGETHER = 1.0
 # Seconds for which it is remembered whose account a connection is of: a triggerer starts thousands of triggers at once.
 ACCOUNT_KEPT = 60.0
@@ -68,58 +67,21 @@ async def in_thread(function: Callable[[], T], threads: ThreadPoolExecutor = _th
 
 
 @dataclass(eq=False)
-class _Member:
-    """One who follows. Moments are monotonic: the wall clock may jump."""
+class _Member(Wait):
+    """The wait of one trigger.
 
-    watches: Sequence[Watch]
-    poll_interval: float
-    opening: Opening | None
-    joined: float
-    moved: float
-    due: float
+    :param due: when the next round for it is due, monotonic.
+    """
+
+    due: float = field(default_factory=monotonic)
     news: asyncio.Event = field(default_factory=asyncio.Event)
-    progress: Progress = NOTHING
-    over: bool = False
-    error: VolubileError | None = None
 
     def update(self, now: datetime) -> float:
-        """Take in what the last look found, and wake whoever follows if it is news.
-
-        :returns: seconds until this member wants to be looked at again.
-        """
-        wanted = inf
-        try:
-            progress = self._take_in(now)
-            if progress != self.progress:
-                self.progress, self.moved = progress, monotonic()
-                self.news.set()
-            wanted = self._interval(now)
-        except Exception as error:
-            self.error = self.error or as_volubile_error(error)
-        if self.over or self.error:
+        before = self.progress
+        wanted = super().update(now)
+        if self.progress != before or self.is_over or self.error:
             self.news.set()
         return wanted
-
-    def _take_in(self, now: datetime) -> Progress:
-        self.error = self.error or next((watch.error for watch in self.watches if watch.error), None)
-        if self.error:
-            return self.progress
-        first, *others = (watch.progress() for watch in self.watches)
-        progress = sum(others, first)
-        self.over = all(watch.is_over(now) for watch in self.watches)
-        return progress
-
-    def _interval(self, now: datetime) -> float:
-        clock = monotonic()
-        usual = interval(
-            self.progress,
-            age=clock - self.joined,
-            quiet=clock - self.moved,
-            now=now,
-            poll_interval=self.poll_interval,
-            opening=self.opening,
-        )
-        return min([usual, *(watch.soon for watch in self.watches)])
 
 
 class SharedPoll:
@@ -130,6 +92,7 @@ class SharedPoll:
 
     def __init__(self, make_client: ClientFactory, *, clock: Callable[[], datetime] | None = None) -> None:
         self._make_client = make_client
+        self._client: VolubileClient | None = None
         self._clock = clock or (lambda: datetime.now(UTC))
         self._members: dict[_Member, None] = {}
         self._joined = asyncio.Event()
@@ -141,20 +104,18 @@ class SharedPoll:
     ) -> AsyncIterator[Progress]:
         """Yield how far ``watches`` have come together, after every round that brought news, until all are over.
 
-        :param poll_interval: the longest time between two looks while calls may be placed, in seconds.
-        :param opening: tells, for a moment, when calls may next be placed; looks are rarer until then.
-        :raises VolubileError: one of these watches cannot be followed, or Volubile could not be asked for longer
-            than :data:`FAILURE_BUDGET`.
+        :param poll_interval: the longest time between two rounds while calls may be placed, in seconds.
+        :param opening: tells, for a moment, when calls may next be placed; rounds are rarer until then.
+        :raises VolubileError: a fault ended one of these watches (:mod:`.fault_policy`).
         """
-        now = monotonic()
-        member = _Member(watches, poll_interval, opening, joined=now, moved=now, due=now)
+        member = _Member(watches, poll_interval, opening)
         self._members[member] = None
         self._joined.set()
         if self._loop is None or self._loop.done():
             # An empty context: what the loop logs is not about the task that happened to start it.
             self._loop = asyncio.create_task(self._run(), name="volubile-poll", context=Context())
         try:
-            while not member.over:
+            while not member.is_over:
                 await member.news.wait()
                 member.news.clear()
                 if member.error:
@@ -169,7 +130,7 @@ class SharedPoll:
         try:
             await self._poll(thread)
         except BaseException as error:
-            # Nobody else would ever tell those who follow.
+            # Without this the members would wait for ever.
             self._fail(VolubileError(f"The poll of all waits has ended unexpectedly: {as_volubile_error(error)}"))
             for member in self._members:
                 member.news.set()
@@ -177,43 +138,33 @@ class SharedPoll:
                 raise
             log.exception("The poll of all waits has ended")
         finally:
+            self._client = None
             thread.shutdown(wait=False)
 
     async def _poll(self, thread: ThreadPoolExecutor) -> None:
-        client: VolubileClient | None = None
-        failing_since: float | None = None
-        last = Round()
         while self._members:
             self._joined.clear()
-            fresh = client is None
             due = {member for member in self._members if member.due <= monotonic() + DUE_TOGETHER}
-            try:
-                if client is None:
-                    client = await in_thread(self._make_client, thread)
-                cost = last = await in_thread(partial(self._look, client, list(self._members), due, last), thread)
-                failing_since = None
-                self.rounds += 1
-            except Exception as error:
-                now = monotonic()
-                failing_since = now if failing_since is None else failing_since
-                lasts = now - failing_since
-                log.warning("Volubile could not be polled, for %d s now: %s", lasts, error)
-                # The next round reads the connection anew: its keys may have been changed meanwhile.
-                client = None
-                if (isinstance(error, VolubileAuthError) and fresh) or lasts > FAILURE_BUDGET.total_seconds():
-                    self._fail(as_volubile_error(error))
-                cost = Round(OUTAGE)
+            result = await in_thread(partial(self._round, list(self._members), due), thread)
             ended = monotonic()
-            await self._pause(await self._tell(due), ended + cost.requests * SECONDS_PER_REQUEST)
+            self.rounds += result.is_answered
+            await self._pause(await self._tell(due), ended + result.requests * SECONDS_PER_REQUEST)
 
-    def _look(self, client: VolubileClient, members: Sequence[_Member], due: Collection[_Member], last: Round) -> Round:
-        watches = list(_worth_a_look(members, due))
-        return look(client, watches, now=self._clock(), before=last, patience=FAILURE_BUDGET)
+    def _round(self, members: Sequence[_Member], due: Collection[_Member]) -> PollResult:
+        watches = list(_worth_asking(members, due))
+        try:
+            self._client = self._client or self._make_client()
+        except Exception as error:
+            return note_outage(watches, error)
+        result = poll_once(self._client, watches, now=self._clock())
+        if not result.is_answered:
+            self._client = None  # The connection is read again: its keys may have been changed meanwhile.
+        return result
 
     async def _tell(self, due: Collection[_Member]) -> float:
-        """Tell each member what is news to it. Returns the seconds until the first of them is due again.
+        """Update each member. Returns the seconds until the first of them is due again.
 
-        :param due: those that were looked at because they were due.
+        :param due: those for whom the round was held.
         """
         now = self._clock()
         wanted = FIRST_INTERVAL if not self._members else inf
@@ -223,12 +174,13 @@ class SharedPoll:
                 await asyncio.sleep(0)
                 slice_ends, woken = monotonic() + SLICE, 0
             usual = member.update(now)
+            woken += member.news.is_set()
+            if member.is_over or member.error:
+                self._members.pop(member, None)
+                continue
             if member in due:
                 member.due = monotonic() + usual
             wanted = min(wanted, member.due - monotonic())
-            woken += member.news.is_set()
-            if member.over or member.error:
-                self._members.pop(member, None)
         return wanted
 
     def _fail(self, error: VolubileError) -> None:
@@ -236,9 +188,9 @@ class SharedPoll:
             member.error = error
 
     async def _pause(self, wanted: float, affordable: float) -> None:
-        """Sleep until the first member is due or, for a new member, a little only: it is looked at soon.
+        """Sleep until the first member is due or, after a new member joined, a little only.
 
-        :param affordable: the moment before which no look is, monotonic: together they take half the budget at most.
+        :param affordable: no round begins before this moment (monotonic), so that they take at most half the budget.
         """
         if not self._members:
             return
@@ -246,15 +198,15 @@ class SharedPoll:
             await asyncio.wait_for(self._joined.wait(), max(wanted, affordable - monotonic()))
         except TimeoutError:
             return
-        # Others may join in the same moment: one look serves them all.
+        # Others may join in the same moment: one round serves them all.
         await asyncio.sleep(max(FIRST_INTERVAL / 2, affordable - monotonic()))
 
 
-def _worth_a_look(members: Iterable[_Member], due: Collection[_Member]) -> Iterator[Watch]:
-    """What to look at: all that is due, and all that costs next to nothing beside it.
+def _worth_asking(members: Iterable[_Member], due: Collection[_Member]) -> Iterator[Watch]:
+    """What to ask for: all that is due, and all that costs next to nothing beside it.
 
-    Known calls of whomever come in the same pages. Who waits for calls that nobody knows yet needs a listing of its
-    own, such as that of its campaign.
+    Calls of known ids come in the same pages. A watch of calls whose ids are not known needs a listing of its own, such
+    as that of its campaign.
     """
     listings = {watch.listing for member in due for watch in member.watches}
     for member in members:
@@ -266,11 +218,11 @@ def _worth_a_look(members: Iterable[_Member], due: Collection[_Member]) -> Itera
 def _needs_listing(watch: Watch) -> bool:
     try:
         return watch.error is None and watch.pending is None
-    except Exception:  # it becomes the watch's own error when it is looked at
+    except Exception:  # it becomes the watch's own error in the round
         return False
 
 
-class _Board:
+class _PollRegistry:
     """The polls of one event loop."""
 
     def __init__(self) -> None:
@@ -283,7 +235,7 @@ class _Board:
         self.connections: dict[str, dict[str, None]] = defaultdict(dict)
 
 
-_boards: WeakKeyDictionary[asyncio.AbstractEventLoop, _Board] = WeakKeyDictionary()
+_registries: WeakKeyDictionary[asyncio.AbstractEventLoop, _PollRegistry] = WeakKeyDictionary()
 
 
 async def poll_of(volubile_conn_id: str) -> SharedPoll:
@@ -292,23 +244,23 @@ async def poll_of(volubile_conn_id: str) -> SharedPoll:
     Connections to one account with the same keys and mode share it too. One that cannot be read gets a poll of its own,
     which goes on trying.
     """
-    board = _boards.setdefault(asyncio.get_running_loop(), _Board())
+    registry = _registries.setdefault(asyncio.get_running_loop(), _PollRegistry())
     # One reads, and those who waited go on one by one: thousands at once would hold the event loop up.
-    async with board.reading[volubile_conn_id]:
-        until, account = board.accounts.get(volubile_conn_id, (-inf, ""))
+    async with registry.reading[volubile_conn_id]:
+        until, account = registry.accounts.get(volubile_conn_id, (-inf, ""))
         if monotonic() > until:
             account = await in_thread(partial(_account, volubile_conn_id))
-            board.accounts[volubile_conn_id] = monotonic() + ACCOUNT_KEPT, account
-    connections = board.connections[account]
+            registry.accounts[volubile_conn_id] = monotonic() + ACCOUNT_KEPT, account
+    connections = registry.connections[account]
     connections[volubile_conn_id] = None
     poll = shared_poll(account, partial(_client, account, connections))
-    board.polls[volubile_conn_id] = poll
+    registry.polls[volubile_conn_id] = poll
     return poll
 
 
 def shared_poll(name: str, make_client: ClientFactory) -> SharedPoll:
     """The poll of this account or connection in the running event loop; it is made at the first call."""
-    polls = _boards.setdefault(asyncio.get_running_loop(), _Board()).polls
+    polls = _registries.setdefault(asyncio.get_running_loop(), _PollRegistry()).polls
     if name not in polls:
         polls[name] = SharedPoll(make_client)
     return polls[name]

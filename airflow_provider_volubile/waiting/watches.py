@@ -1,28 +1,35 @@
-"""What is awaited: campaigns until everybody has an outcome, calls until they have ended. Sends nothing.
+"""What is awaited: campaigns until everyone has an outcome, calls until they have ended. Sends nothing.
 
-:func:`airflow_provider_volubile.waiting.polling.look` shows watches the calls that it finds.
+:func:`airflow_provider_volubile.waiting.polling.poll_once` shows watches the calls that it finds.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_volubile.api import wire
-from airflow_provider_volubile.calling.handles import CampaignRef
+from airflow_provider_volubile.calling.handles import CampaignRef, SubmissionHandle
 from airflow_provider_volubile.calling.schedule import Redial
-from airflow_provider_volubile.exceptions import VolubileError, VolubileProtocolError
-from airflow_provider_volubile.waiting.find_calls import CALL_TIME_TOLERANCE
+from airflow_provider_volubile.exceptions import VolubileError
+from airflow_provider_volubile.waiting.fault_policy import Fault
+from airflow_provider_volubile.waiting.find_calls import (
+    CALL_TIME_TOLERANCE,
+    UnlistedCalls,
+    belongs_to_campaign,
+    check_people,
+    references_of,
+)
 from airflow_provider_volubile.waiting.outcomes import BEGINNING, Attempt, Progress, progress
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.models import Call
 
-# A transcript that did not appear so long after its call ended is not waited for any longer.
+# A transcript that does not appear within this time after it was first asked for is given up.
 TRANSCRIPT_PATIENCE = timedelta(minutes=15)
 
 
@@ -38,7 +45,7 @@ class Watch:
 
     :param agent_id: the agent of all these calls, if they have one and it is known.
     :param since: no call that is waited for is older; None when that is not known.
-    :param with_transcripts: a call that ended is only done with when its transcript is there too.
+    :param with_transcripts: a call that ended is only done with when its transcript is there too, or is given up.
     """
 
     #: The campaign of all these calls, by name, if they have one.
@@ -49,12 +56,14 @@ class Watch:
         self.since = since
         self.with_transcripts = with_transcripts
         self.error: VolubileError | None = None
-        #: Since when, monotonic, what is asked for it has not been answered.
-        self.unanswered: dict[str, float] = {}
-        self._attempts: dict[str, Attempt] = {}
-        self._ended: dict[str, datetime] = {}
+        #: What failed in the latest rounds, by what was asked for.
+        self.faults: dict[str, Fault] = {}
+        #: Calls whose transcripts are missing: when each was first and last asked for, in POSIX seconds.
+        self.transcripts_due: dict[str, tuple[float, float] | None] = {}
         # Dicts of texts instead of sets: the garbage collector need not look at ten thousand of them.
+        self.given_up: dict[str, None] = {}
         self._transcribed: dict[str, None] = {}
+        self._attempts: dict[str, Attempt] = {}
         self._progress: Progress | None = None
 
     @property
@@ -68,51 +77,61 @@ class Watch:
 
     @property
     def pending(self) -> Collection[str] | None:
-        """Ids of the calls that are waited for; None while calls may come whose ids nobody knows."""
+        """Ids of the calls that are waited for; None while calls may come whose ids are not known."""
         return None
 
     @property
-    def soon(self) -> float:
-        """Seconds after which another look brings certainty, whatever the calling hours are; infinite if none does."""
+    def horizon(self) -> datetime | None:
+        """How far back its listing must be read: older calls bring nothing new. None: to the end."""
+        return self.since
+
+    @property
+    def recheck_after(self) -> float:
+        """Seconds after which another round brings certainty, whatever the calling hours are; infinite if none does."""
         return inf
 
     def not_before(self, call_id: str) -> datetime | None:
         """A moment before which this call was not made; None when nothing is known of its age."""
         known = self._attempts.get(call_id)
-        at = known.at if known and known.at > BEGINNING else self.since
-        return at if at and at > BEGINNING else None
+        return known.at if known and known.at > BEGINNING else self.since
 
-    def knows(self, call: Call) -> bool:
-        """Whether this status of this call is no news."""
-        known = self._attempts.get(call.id)
-        return known is not None and known.status == call.status
-
-    def see(self, call: Call, now: datetime) -> None:
+    def observe(self, call: Call, now: datetime) -> None:
         """Learn of a call that belongs to this watch."""
         attempt = Attempt.of(call)
-        if self._attempts.get(call.id) != attempt:
-            self._attempts[call.id] = attempt
-            self._progress = None
-        if call.is_final:
-            self._ended.setdefault(call.id, now)
+        if self._attempts.get(call.id) == attempt:
+            return
+        self._attempts[call.id] = attempt
+        self._progress = None
+        has_been_decided = call.id in self._transcribed or call.id in self.given_up
+        if self.with_transcripts and attempt.status in wire.TRANSCRIBED_CALL_STATUSES and not has_been_decided:
+            self.transcripts_due.setdefault(call.id, None)
 
-    def lose(self, call_id: str) -> None:
+    def listed(self, began: float) -> None:
+        """Learn that its listing was read down to the horizon, from ``began`` (monotonic) on."""
+
+    def mark_missing(self, call_id: str) -> None:
         """Learn that the service has no such call, of whose age nothing is known."""
 
-    def untranscribed(self, now: datetime) -> list[str]:
-        """Calls that ended, should have a transcript, and were not given up."""
-        if not self.with_transcripts:
-            return []
-        return [
-            call_id
-            for call_id, ended in self._ended.items()
-            if call_id not in self._transcribed
-            and self._attempts[call_id].status in wire.TRANSCRIBED_CALL_STATUSES
-            and now - ended < TRANSCRIPT_PATIENCE
-        ]
-
-    def see_transcript(self, call_id: str) -> None:
+    def observe_transcript(self, call_id: str) -> None:
+        """Learn that a transcript is there."""
+        self.transcripts_due.pop(call_id, None)
         self._transcribed[call_id] = None
+
+    def mark_untranscribed(self, call_id: str, now: datetime) -> None:
+        """Learn that a transcript was asked for and is not there. After a while it is given up."""
+        moment = now.timestamp()
+        first, _ = self.transcripts_due.get(call_id) or (moment, moment)
+        self.transcripts_due[call_id] = first, moment
+        if moment - first >= TRANSCRIPT_PATIENCE.total_seconds():
+            del self.transcripts_due[call_id]
+            self.given_up[call_id] = None
+
+    def note_fault(self, what: str, error: VolubileError) -> None:
+        """Learn that a request for ``what`` failed. A fault that lasts ends the watch."""
+        now = monotonic()
+        fault = self.faults[what] = Fault.after(self.faults.get(what), error, now)
+        if fault.ends_wait(now):
+            self.error = error
 
     def progress(self) -> Progress:
         """How far it has come. Counted after news only: it is asked for often, and thousands wait."""
@@ -123,40 +142,16 @@ class Watch:
     def _count(self) -> Progress:
         raise NotImplementedError
 
-    def is_over(self, now: datetime) -> bool:
+    def is_over(self, _: datetime | None = None) -> bool:  # TODO(calling): no argument
         """Whether there is nothing more to wait for."""
-        return self._has_settled() and not self.untranscribed(now)
+        return self.has_settled() and not self.transcripts_due
 
-    def _has_settled(self) -> bool:
+    def has_settled(self) -> bool:
+        """Whether everyone has an outcome, transcripts aside."""
         raise NotImplementedError
 
 
-class FilteredWatch(Watch):
-    """Waits for calls that the filters of the list of calls find.
-
-    :param campaign_name: only calls of the campaign of this name; None for all.
-    :param agent_id: only calls of this agent; None for all.
-    :param since: no call that is waited for is older; aware.
-    """
-
-    since: datetime
-
-    def __init__(
-        self, *, campaign_name: str | None, agent_id: str | None, since: datetime, with_transcripts: bool = False
-    ) -> None:
-        super().__init__(agent_id=agent_id, since=since, with_transcripts=with_transcripts)
-        self.campaign_name = campaign_name
-
-    @property
-    def horizon(self) -> datetime:
-        """How far back the list must be read: older calls tell nothing new."""
-        raise NotImplementedError
-
-    def listed(self, began: float) -> None:
-        """Learn that all was shown that the list held from the horizon on, read from ``began`` (monotonic) on."""
-
-
-class CampaignWatch(FilteredWatch):
+class CampaignWatch(Watch):
     """Waits until everyone in one campaign has an outcome.
 
     :param campaign: the campaign; calls are tied to it by its name only.
@@ -178,30 +173,24 @@ class CampaignWatch(FilteredWatch):
         redial: Redial,
         with_transcripts: bool = False,
     ) -> None:
-        super().__init__(
-            campaign_name=campaign["name"],
-            agent_id=agent_id,
-            since=since - CALL_TIME_TOLERANCE if since else BEGINNING,
-            with_transcripts=with_transcripts,
-        )
+        since = since - CALL_TIME_TOLERANCE if since else None
+        super().__init__(agent_id=agent_id, since=since, with_transcripts=with_transcripts)
         self.campaign = campaign
+        self.campaign_name = campaign["name"]
         self.redial = redial
         self._has_news = False
         self._cancelled_since = inf
         self._quiet_since: float | None = None
         self._dials_no_more = False
 
-    def see(self, call: Call, now: datetime) -> None:
-        ours = self.agent_id in (None, call.agent_id)
-        at = Attempt.of(call).at
-        # A call that was just created may have no time yet; that it was listed under the campaign's name must do.
-        if ours and (at == BEGINNING or at >= self.since):
-            if call.id not in self._attempts:
-                self._has_news = True
-                self.unanswered.clear()  # its status is not asked for now, and may be answered next time
-                if self.status == "PAUSED":  # it may have been resumed
-                    self.status = None
-            super().see(call, now)
+    def observe(self, call: Call, now: datetime) -> None:
+        if not belongs_to_campaign(call, self.campaign, agent_id=self.agent_id, since=self.since):
+            return
+        if call.id not in self._attempts:
+            self._has_news = True
+            if self.status == "PAUSED":  # it may have been resumed
+                self.status = None
+        super().observe(call, now)
 
     @property
     def pending(self) -> Collection[str] | None:
@@ -212,14 +201,7 @@ class CampaignWatch(FilteredWatch):
 
     def _count(self) -> Progress:
         result = progress(self.campaign["recipients"], self._attempts.values(), self.redial)
-        people = sum(result.counts.values())
-        if people > self.campaign["recipients"]:
-            raise VolubileProtocolError(
-                f"Campaign {self.campaign['name']!r} has {self.campaign['recipients']} recipients, but the list of "
-                f"its calls shows {people} people. Either the service did not apply the filter by campaign name, or "
-                "another campaign has the same name; outcomes cannot be told apart.",
-                operation="listCalls",
-            )
+        check_people(self.campaign, sum(result.counts.values()))
         return result
 
     @property
@@ -227,11 +209,11 @@ class CampaignWatch(FilteredWatch):
         return self.status == "CANCELLED"
 
     @property
-    def stands_still(self) -> bool:
-        """Whether its status matters: nobody is on the telephone, and not everybody has an outcome."""
-        return self.progress().in_flight == 0 and not self._has_settled()
+    def is_stalled(self) -> bool:
+        """Whether its status matters: no call is in progress, and not everyone has an outcome."""
+        return self.progress().in_flight == 0 and not self.has_settled()
 
-    def see_status(self, status: str) -> None:
+    def observe_status(self, status: str) -> None:
         """Learn the campaign's status."""
         if status == "CANCELLED" and not self.is_cancelled:
             self._cancelled_since, self._quiet_since = monotonic(), None
@@ -239,7 +221,7 @@ class CampaignWatch(FilteredWatch):
 
     def listed(self, began: float) -> None:
         # Somebody may have been dialled after the list was read and before the campaign was cancelled. So "cancelled"
-        # counts only after it was listed, and listed once more when nothing can be missing: to no news.
+        # counts only after it was listed, and listed once more, without news, when nothing can be missing.
         if self.is_cancelled and began >= self._cancelled_since:
             if self._has_news or self._quiet_since is None:
                 self._quiet_since = began
@@ -248,28 +230,28 @@ class CampaignWatch(FilteredWatch):
         self._has_news = False
 
     @property
-    def soon(self) -> float:
-        return wire.LIST_LAG if self.is_cancelled and self.stands_still else inf
+    def recheck_after(self) -> float:
+        return wire.LIST_LAG if self.is_cancelled and self.is_stalled else inf
 
-    def _has_settled(self) -> bool:
+    def has_settled(self) -> bool:
         state = self.progress()
         # A cancelled campaign dials no one any more, but calls in progress still come to an end.
         return state.is_complete or (self._dials_no_more and state.in_flight == 0)
 
     @property
-    def horizon(self) -> datetime:
+    def horizon(self) -> datetime | None:
         """No call older than this can bring news: the oldest call in progress, else the newest known."""
-        attempts = self._attempts.values()
-        moving = [attempt.at for attempt in attempts if not attempt.final]
-        if moving:
-            return min(moving) - CALL_TIME_TOLERANCE
-        return max((attempt.at for attempt in attempts), default=self.since) - CALL_TIME_TOLERANCE
+        moving = [attempt.at for attempt in self._attempts.values() if not attempt.final]
+        at = min(moving) if moving else max((attempt.at for attempt in self._attempts.values()), default=BEGINNING)
+        return at - CALL_TIME_TOLERANCE if at > BEGINNING else self.since
 
 
 class CallsWatch(Watch):
-    """Waits until calls, known by their ids, have ended.
+    """Waits until calls have ended: those of known ids and, found by their reference, those of everyone else accepted.
 
-    :param call_ids: the calls.
+    :param call_ids: the calls whose ids are known.
+    :param recipients: people who were accepted; as many as there are ids by default.
+    :param references: what the references of calls begin with whose ids are not known.
     :param agent_id: their agent, if they all have one and it is known.
     :param since: none of them is older; None when that is not known.
     """
@@ -278,27 +260,48 @@ class CallsWatch(Watch):
         self,
         call_ids: Iterable[str],
         *,
+        recipients: int | None = None,
+        references: Collection[str] = (),
         agent_id: str | None = None,
         since: datetime | None = None,
         with_transcripts: bool = False,
     ) -> None:
-        super().__init__(
-            agent_id=agent_id, since=since - CALL_TIME_TOLERANCE if since else None, with_transcripts=with_transcripts
-        )
+        since = since - CALL_TIME_TOLERANCE if since else None
+        super().__init__(agent_id=agent_id, since=since, with_transcripts=with_transcripts)
+        #: Ids that the service does not know.
         self.missing: dict[str, None] = {}
-        self._pending = dict.fromkeys(call_ids)
-        self._asked = len(self._pending)
+        #: Ids that were found by their reference: those of each part, by its number.
+        self.found: dict[str, list[str]] = defaultdict(list)
+        self._ids = dict.fromkeys(call_ids)
+        self._pending = dict.fromkeys(self._ids)
+        people = max((len(self._ids) if recipients is None else recipients) - len(self._ids), 0)
+        self._unlisted = UnlistedCalls(references, self._ids.keys(), people)
 
     @property
-    def pending(self) -> Collection[str]:
-        return self._pending
+    def unlisted(self) -> int:
+        """People who were accepted and of whom no call is known."""
+        return self._unlisted.people
 
-    def see(self, call: Call, now: datetime) -> None:
-        super().see(call, now)
-        if call.is_final:
+    @property
+    def pending(self) -> Collection[str] | None:
+        return None if self._unlisted.is_searching else self._pending
+
+    def observe(self, call: Call, now: datetime) -> None:
+        if self._unlisted.is_searching:
+            self._unlisted.observe(call)
+        if call.id not in self._ids:
+            return
+        super().observe(call, now)
+        if self._attempts[call.id].final:
             self._pending.pop(call.id, None)
 
-    def lose(self, call_id: str) -> None:
+    def listed(self, began: float) -> None:
+        for call, part in self._unlisted.take():
+            self.found[part].append(call.id)
+            self._ids[call.id] = self._pending[call.id] = None
+            self.observe(call, datetime.now(UTC))
+
+    def mark_missing(self, call_id: str) -> None:
         self.missing[call_id] = None
         self._pending.pop(call_id, None)
         self._progress = None
@@ -307,16 +310,43 @@ class CallsWatch(Watch):
         attempts = self._attempts.values()
         in_flight = sum(not attempt.final for attempt in attempts)
         return Progress(
-            recipients=self._asked,
-            settled=self._asked - len(self._pending) - len(self.missing),
+            recipients=len(self._ids) + self.unlisted,
+            settled=len(self._ids) - len(self._pending) - len(self.missing),
             in_flight=in_flight,
             redial_due=0,
-            not_dialed=len(self._pending) - in_flight,
+            not_dialed=len(self._pending) - in_flight + self.unlisted,
             counts=dict(Counter(attempt.status for attempt in attempts)),
         )
 
-    def _has_settled(self) -> bool:
-        return not self._pending
+    def has_settled(self) -> bool:
+        return not self._pending and not self._unlisted.is_searching
+
+
+def watches_for(handle: SubmissionHandle, *, wait_for: str = "ended") -> list[Watch]:
+    """What to watch for a submission.
+
+    :param handle: of campaigns, of bulk or single calls, or made from plain ids.
+    :param wait_for: ``ended``, or ``transcript`` to wait for the transcripts of answered calls too.
+    """
+    submitted_at = handle.get("submitted_at")
+    agent_id, with_transcripts = handle.get("agent_id"), wait_for == "transcript"
+    since = datetime.fromisoformat(submitted_at) if submitted_at else None
+    redial = Redial.parse(handle.get("redial"))
+    watches: list[Watch] = [
+        CampaignWatch(campaign, agent_id=agent_id, since=since, redial=redial, with_transcripts=with_transcripts)
+        for campaign in handle.get("campaigns", ())
+    ]
+    if "call_ids" in handle:
+        calls = CallsWatch(
+            handle["call_ids"],
+            recipients=handle.get("recipients"),
+            references=references_of(handle),
+            agent_id=agent_id,
+            since=since,
+            with_transcripts=with_transcripts,
+        )
+        watches.append(calls)
+    return watches
 
 
 def campaign_watches(
@@ -326,18 +356,11 @@ def campaign_watches(
     since: str | None,
     redial: Mapping[str, Any] | None,
     wait_for: str,
-) -> list[CampaignWatch]:
-    """What to watch for the campaigns of one submission.
-
-    :param since: ISO 8601, aware: no call is older. None for a campaign of unknown age.
-    """
-    return [
-        CampaignWatch(
-            campaign,
-            agent_id=agent_id,
-            since=datetime.fromisoformat(since) if since else None,
-            redial=Redial.parse(redial),
-            with_transcripts=wait_for == "transcript",
-        )
-        for campaign in campaigns
-    ]
+) -> list[Watch]:  # TODO(calling): goes
+    """What to watch for campaigns."""
+    handle = SubmissionHandle(campaigns=list(campaigns), redial=dict(redial or {}))
+    if agent_id:
+        handle["agent_id"] = agent_id
+    if since:
+        handle["submitted_at"] = since
+    return watches_for(handle, wait_for=wait_for)

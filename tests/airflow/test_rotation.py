@@ -27,6 +27,7 @@ from airflow_provider_volubile.operators.exports import (
 )
 from airflow_provider_volubile.sensors.calls import VolubileCallsSensor
 from airflow_provider_volubile.simulator import REMINDER_AGENT_ID, Simulator
+from airflow_provider_volubile.waiting import fault_policy
 from tests.airflow.conftest import Ran, RunDag, store
 from tests.leaks.stampede import ask_at_once
 from tests.live import connection_json
@@ -249,7 +250,9 @@ def test_both_keys_revoked_is_a_failure_that_says_where_to_look_and_is_not_retri
     simulator: Simulator,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(fault_policy, "REFUSAL_LIMIT", timedelta(0))
     simulator.revoke_key("primary")
     simulator.revoke_key("secondary")
     folder = {"folder": tmp_path} if "Export" in make.__name__ else {}
@@ -265,7 +268,9 @@ def test_both_keys_revoked_while_a_task_is_deferred_is_not_retried_either(
     run_dag: RunDag,
     simulator: Simulator,
     capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(fault_policy, "REFUSAL_LIMIT", timedelta(0))
     (call_id,) = simulator.load_calls(1, agent_id=REMINDER_AGENT_ID, status="IN_PROGRESS")
     simulator.configure(speed=0)
     asked = {"calls": [call_id]} if make is sensor else {}

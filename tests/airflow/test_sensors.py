@@ -190,7 +190,7 @@ def test_what_cannot_be_waited_for_fails_at_once_and_disturbs_no_one(
     assert "0.3" in failures["too_long"]
     expected = {
         "unknown_call": f"This account has no call {UNKNOWN}.",
-        "no_uuid": "'abc' is not a UUID",
+        "no_uuid": "This account has no call abc.",
         "odd_id": "calls '../agents' is not an id",
         "none": "calls is a NoneType; expected a handle, an id, or a list of them",
         "of_campaign": "a handle of kind 'campaign' has no call ids; for campaigns there is VolubileCampaignSensor",

@@ -142,17 +142,17 @@ class Look:
 def looks(simulator: Simulator) -> Iterator[list[Look]]:
     """All rounds of the shared poll, one after the other."""
     found: list[Look] = []
-    look = polling.look  # type: ignore[attr-defined]
+    poll_once = polling.poll_once  # type: ignore[attr-defined]
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         before, began = simulator.state()["requests"], time.monotonic()
         try:
-            return look(*args, **kwargs)
+            return poll_once(*args, **kwargs)
         finally:
             ended = time.monotonic()
             found.append(Look(began, ended, simulator.state()["requests"] - before))
 
-    with patch.object(polling, "look", counted):
+    with patch.object(polling, "poll_once", counted):
         yield found
 
 

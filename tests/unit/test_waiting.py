@@ -1,4 +1,4 @@
-"""One round of looking: what it costs, what it learns, and whom it disturbs."""
+"""One round of polling: what it costs, what it learns, and whom a fault concerns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.api.models import Call, Campaign, Page
-from airflow_provider_volubile.calling.handles import CampaignRef
+from airflow_provider_volubile.calling.handles import CampaignRef, SubmissionHandle
 from airflow_provider_volubile.calling.schedule import Redial
 from airflow_provider_volubile.exceptions import (
     VolubileAuthError,
@@ -22,11 +22,13 @@ from airflow_provider_volubile.exceptions import (
     VolubileNotFound,
     VolubileProtocolError,
     VolubileRateLimitError,
+    VolubileRequestRefused,
     VolubileUnavailable,
 )
 from airflow_provider_volubile.simulator import Simulator
+from airflow_provider_volubile.waiting import fault_policy
 from airflow_provider_volubile.waiting.outcomes import Progress
-from airflow_provider_volubile.waiting.polling import Round, follow, interval, look
+from airflow_provider_volubile.waiting.polling import PollResult, interval, poll_once, wait
 from airflow_provider_volubile.waiting.watches import CallsWatch, CampaignWatch, Watch
 
 HOUR_AGO = timedelta(hours=1, minutes=1)
@@ -59,7 +61,7 @@ def test_a_round_costs_a_request_for_each_hundred_calls_however_many_wait(
     since = now() - HOUR_AGO
     watches = [CallsWatch(ids[at : at + share], since=since) for at in range(0, len(ids), share)]
     before = last_request(simulator)
-    look(client, watches, now=now())
+    poll_once(client, watches, now=now())
     assert requests_since(simulator, before) == {"listCalls": 10}
     assert sum(watch.progress().in_flight for watch in watches) == 1000
 
@@ -69,7 +71,7 @@ def test_listing_stops_at_the_oldest_call_that_is_waited_for(simulator: Simulato
     ids = simulator.load_calls(150, status="IN_PROGRESS", created_from=now() - timedelta(minutes=1))
     watch = CallsWatch(ids, since=now() - timedelta(minutes=1))
     before = last_request(simulator)
-    look(client, [watch], now=now())
+    poll_once(client, [watch], now=now())
     assert requests_since(simulator, before)["listCalls"] <= 3
 
 
@@ -84,7 +86,7 @@ def test_calls_that_shift_to_later_pages_are_not_missed(simulator: Simulator, cl
 
     client.list_calls = with_new_calls  # type: ignore[method-assign, assignment]
     watch = CallsWatch(ids, since=now() - HOUR_AGO)
-    look(client, [watch], now=now())
+    poll_once(client, [watch], now=now())
     assert watch.progress().in_flight == 250
 
 
@@ -96,7 +98,7 @@ def test_a_service_that_does_not_sort_is_read_to_the_end(
     simulator.load_calls(300)
     ids = simulator.load_calls(150, status="IN_PROGRESS", created_from=now() - timedelta(minutes=1))
     watch = CallsWatch(ids, since=now() - timedelta(minutes=1))
-    look(client, [watch], now=now())
+    poll_once(client, [watch], now=now())
     assert watch.progress().in_flight == 150
 
 
@@ -105,7 +107,7 @@ def test_a_campaign_is_listed_once_for_all_who_wait_for_it(simulator: Simulator,
     simulator.load_calls(250, campaign="Other")
     watches = [campaign_watch("Tyres", 300) for _ in range(5)]
     before = last_request(simulator)
-    look(client, watches, now=now())
+    poll_once(client, watches, now=now())
     assert requests_since(simulator, before) == {"listCalls": 3}
     assert {watch.progress().settled for watch in watches} == {250}
     assert watches[0].progress().not_dialed == 50
@@ -120,10 +122,10 @@ def test_what_is_settled_is_not_listed_again(simulator: Simulator, client: Volub
         phones=[f"+3363998{n:04d}" for n in range(900)],
     )
     watch = campaign_watch("Tyres", 1000)
-    look(client, [watch], now=now())
+    poll_once(client, [watch], now=now())
     simulator.load_calls(50, campaign="Tyres", created_from=now(), phones=[f"+3363998{n:04d}" for n in range(900, 950)])
     before = last_request(simulator)
-    look(client, [watch], now=now())
+    poll_once(client, [watch], now=now())
     assert requests_since(simulator, before)["listCalls"] <= 2  # of ten pages
     assert watch.progress().settled == 950
 
@@ -131,27 +133,18 @@ def test_what_is_settled_is_not_listed_again(simulator: Simulator, client: Volub
 def test_a_filter_that_is_not_applied_is_noticed(simulator: Simulator, client: VolubileClient) -> None:
     simulator.load_calls(20, campaign="Tyres", phones=[f"+3363998{n:04d}" for n in range(20)])
     watch = campaign_watch("Tyres", 10)
-    look(client, [watch], now=now())
+    poll_once(client, [watch], now=now())
     with pytest.raises(VolubileProtocolError, match="20 people"):
         watch.progress()
 
 
-def test_one_bad_campaign_disturbs_nobody_else(simulator: Simulator, client: VolubileClient) -> None:
-    good = CallsWatch(simulator.load_calls(5, status="IN_PROGRESS"), since=now() - HOUR_AGO)
-    bad = campaign_watch("Tyres", 10, id="7a15c9d4-e3b0-4d68-8f27-b94e60a2c3f1")
-    look(client, [bad, good], now=now())
-    assert "createCampaign" not in str(bad.error)
-    assert bad.error is not None
-    assert good.error is None
-    assert good.progress().in_flight == 5
-
-
-def test_an_outage_is_everybodys_and_forgets_nothing(simulator: Simulator, client: VolubileClient) -> None:
+def test_an_outage_concerns_everyone_and_progress_is_kept(simulator: Simulator, client: VolubileClient) -> None:
     watch = CallsWatch(simulator.load_calls(5, status="IN_PROGRESS"), since=now() - HOUR_AGO)
-    look(client, [watch], now=now())
+    poll_once(client, [watch], now=now())
     simulator.fault("listCalls", "malformed", times=None)
-    with pytest.raises((VolubileProtocolError, VolubileUnavailable)):
-        look(client, [watch], now=now())
+    result = poll_once(client, [watch], now=now())
+    assert not result.is_answered
+    assert isinstance(result.fault, VolubileProtocolError | VolubileUnavailable)
     assert watch.progress().in_flight == 5
     assert watch.error is None
 
@@ -162,29 +155,32 @@ def test_plain_ids_of_unknown_age_are_read_one_by_one(simulator: Simulator, clie
     unknown = "c2a4d9be-1f37-4b52-8c11-0a9be3d75f21"
     watch = CallsWatch([*ids, unknown])
     before = last_request(simulator)
-    look(client, [watch], now=now())
+    poll_once(client, [watch], now=now())
     assert requests_since(simulator, before) == {"getCall": 4}
     assert set(watch.missing) == {unknown}
     before = last_request(simulator)
-    look(client, [watch], now=now())
+    poll_once(client, [watch], now=now())
     assert requests_since(simulator, before) == {"listCalls": 1}
 
 
 def test_transcripts_are_waited_for_and_given_up(simulator: Simulator, client: VolubileClient) -> None:
     watch = CallsWatch(simulator.load_calls(3, transcripts=False), since=now() - HOUR_AGO, with_transcripts=True)
-    look(client, [watch], now=now())
+    poll_once(client, [watch], now=now())
     assert watch.progress().is_complete
-    assert not watch.is_over(now())
-    assert watch.is_over(now() + timedelta(hours=1))
+    assert not watch.is_over()
+    poll_once(client, [watch], now=now() + timedelta(minutes=16))
+    assert watch.is_over()
+    assert len(watch.given_up) == 3
     transcribed = CallsWatch(simulator.load_calls(3), since=now() - HOUR_AGO, with_transcripts=True)
-    look(client, [transcribed], now=now())
-    assert transcribed.is_over(now())
+    poll_once(client, [transcribed], now=now())
+    assert transcribed.is_over()
+    assert not transcribed.given_up
 
 
 def test_calls_without_created_are_dated_by_their_start(simulator: Simulator, client: VolubileClient) -> None:
     simulator.configure(created="missing")
     watch = CallsWatch(simulator.load_calls(120, status="IN_PROGRESS"), since=now() - HOUR_AGO)
-    look(client, [watch], now=now())
+    poll_once(client, [watch], now=now())
     assert watch.progress().in_flight == 120
 
 
@@ -211,8 +207,8 @@ def test_a_list_that_shows_no_order_is_read_to_the_end(apart: timedelta, sort: s
             content = tuple(older) if page == 1 else (awaited,)
             return Page(content, page=page, total_pages=2, received=len(content), sort=sort)
 
-    watch = CallsWatch(["a"], since=now() - HOUR_AGO)
-    look(cast("VolubileClient", Unsorted()), [watch], now=now())
+    watch = campaign_watch("Tyres", 1)
+    poll_once(cast("VolubileClient", Unsorted()), [watch], now=now())
     assert watch.progress().in_flight == 1
 
 
@@ -224,7 +220,7 @@ def test_pages_are_read_to_the_last_wherever_they_are_counted_from(first: int) -
 
     calls = [Call(id=str(n), status="IN_PROGRESS", created=now() - timedelta(minutes=n)) for n in range(4)]
     watch = CallsWatch([call.id for call in calls], since=now() - HOUR_AGO)
-    look(cast("VolubileClient", Counting(*calls)), [watch], now=now())
+    poll_once(cast("VolubileClient", Counting(*calls)), [watch], now=now())
     assert watch.progress().in_flight == 4
 
 
@@ -236,37 +232,42 @@ def test_a_listing_that_breaks_off_is_an_error() -> None:
 
     calls = [Call(id=str(n), status="IN_PROGRESS", created=now() - timedelta(minutes=n)) for n in range(4)]
     watch = CallsWatch([call.id for call in calls], since=now() - HOUR_AGO)
-    with pytest.raises(VolubileProtocolError, match="page 2 brings nothing new although there is more"):
-        look(cast("VolubileClient", Broken(*calls)), [watch], now=now())
+    result = poll_once(cast("VolubileClient", Broken(*calls)), [watch], now=now())
+    assert "page 2 brings nothing new although there is more" in str(result.fault)
 
 
 def test_a_call_without_any_time_does_not_end_the_listing() -> None:
     just_created = Call(id="1", status="IN_PROGRESS")
     older = Call(id="2", status="IN_PROGRESS", created=now() - timedelta(minutes=10))
     watch = CallsWatch(["1", "2"], since=now() - HOUR_AGO)
-    look(cast("VolubileClient", Listing(just_created, older)), [watch], now=now())
+    poll_once(cast("VolubileClient", Listing(just_created, older)), [watch], now=now())
     assert watch.progress().in_flight == 2
 
 
 def test_a_call_without_any_time_belongs_to_its_campaign() -> None:
     watch = campaign_watch("Tyres", 1)
-    look(cast("VolubileClient", Listing(Call(id="1", phone="+33639980101", status="IN_PROGRESS"))), [watch], now=now())
+    poll_once(
+        cast("VolubileClient", Listing(Call(id="1", phone="+33639980101", status="IN_PROGRESS"))), [watch], now=now()
+    )
     assert watch.progress().in_flight == 1
     assert watch.progress().not_dialed == 0
 
 
-def test_following_ends_with_the_last_call(simulator: Simulator, client: VolubileClient) -> None:
+def test_a_wait_ends_with_the_last_call(simulator: Simulator, client: VolubileClient) -> None:
     ids = simulator.load_calls(30, status="IN_PROGRESS", ends_within=600)
-    watch = CallsWatch(ids, since=now() - HOUR_AGO)
-    told = list(follow(client, [watch], deadline=now() + timedelta(minutes=2), poll_interval=0.2))
-    assert told[-1].is_complete
-    assert told[-1].counts == {"COMPLETED": 30}
+    handle = SubmissionHandle(call_ids=ids, submitted_at=(now() - HOUR_AGO).isoformat())
+    reports: list[Progress] = []
+    deadline = now() + timedelta(minutes=2)
+    event = wait(client, handle, deadline=deadline, poll_interval=0.2, report=reports.append)
+    assert event["status"] == "over"
+    assert event["counts"] == {"COMPLETED": 30}
+    assert reports[-1].is_complete
 
 
-def test_following_ends_at_the_deadline(simulator: Simulator, client: VolubileClient) -> None:
-    watch = CallsWatch(simulator.load_calls(1, status="IN_PROGRESS"), since=now() - HOUR_AGO)
-    told = list(follow(client, [watch], deadline=now() + timedelta(seconds=1), poll_interval=0.2))
-    assert not told[-1].is_complete
+def test_a_wait_ends_at_its_deadline(simulator: Simulator, client: VolubileClient) -> None:
+    handle = SubmissionHandle(call_ids=simulator.load_calls(1, status="IN_PROGRESS"))
+    event = wait(client, handle, deadline=now() + timedelta(seconds=1), poll_interval=0.2)
+    assert (event["status"], event["settled"], event["in_flight"]) == ("timeout", 0, 1)
 
 
 IDLE = Progress(10, 5, 0, 5, 0, {})
@@ -341,7 +342,8 @@ class Service:
         self._ask("list", str(campaign))
         chosen = [(n, call_id) for n, (name, call_id) in enumerate(self.calls) if campaign in (None, name)]
         content = tuple(self._made(n, call_id) for n, call_id in chosen[(page - 1) * size : page * size])
-        return Page(content, page=page, total_pages=-(-len(chosen) // size), received=len(content))
+        total = -(-len(chosen) // size)
+        return Page(content, page=page, total_pages=total, received=len(content), sort=wire.NEWEST_FIRST)
 
     def get_call(self, call_id: str) -> Call:
         self._ask("call", call_id)
@@ -353,19 +355,17 @@ class Service:
         self._ask("campaign", campaign_id)
         return Campaign(id=campaign_id, status=self.campaign_status)
 
-    def look(
-        self, watches: Sequence[Watch], *, patience: timedelta | None = None, before: Round | None = None
-    ) -> Round:
+    def poll(self, watches: Sequence[Watch]) -> PollResult:
         self.asked.clear()
-        return look(cast("VolubileClient", self), watches, now=now(), patience=patience, before=before or Round())
+        return poll_once(cast("VolubileClient", self), watches, now=now())
 
     def rounds(self, watches: Sequence[Watch], count: int = 3) -> list[int]:
         """What so many rounds cost."""
-        cost, costs = Round(), []
+        costs = []
         for _ in range(count):
-            cost = self.look(watches, before=cost)
-            assert cost.requests == sum(self.asked[name] for name in ("list", "call", "campaign"))
-            costs.append(cost.requests)
+            result = self.poll(watches)
+            assert result.requests == sum(self.asked[name] for name in ("list", "call", "campaign"))
+            costs.append(result.requests)
         return costs
 
 
@@ -380,32 +380,29 @@ def calls_watch(*ids: str) -> CallsWatch:
     return CallsWatch(ids, since=now() - HOUR_AGO)
 
 
-PATIENT = timedelta(minutes=30)
-
-
 def test_one_old_call_below_many_newer_ones_is_read_by_itself() -> None:
     ended = [f"ended {number}" for number in range(3499)]
     service = Service({None: [*ended, "old"]})
     service.status = dict.fromkeys(ended, "COMPLETED")
     watch = calls_watch("old")
-    assert service.rounds([watch]) == [35, 1, 1]
+    assert service.rounds([watch]) == [2, 2, 2], "one page in vain, and the call itself"
     assert watch.progress().in_flight == 1
     crowd = [f"busy {number}" for number in range(300)]
     service.calls[:0] = [(None, call_id) for call_id in crowd]
     watches = [watch, *map(calls_watch, crowd)]
-    assert service.rounds(watches) == [38, 4, 4], "three pages, and the old one"
+    assert service.rounds(watches) == [5, 5, 5], "three pages, one in vain, and the old one"
     service.status["old"] = "COMPLETED"
     service.rounds(watches)
-    assert watch.is_over(now())
+    assert watch.is_over()
 
 
 def test_a_call_of_known_age_is_not_lost_while_the_service_is_behind() -> None:
     service = Service({None: [f"other {number}" for number in range(1000)]})
     watch = calls_watch("late")
-    assert service.rounds([watch]) == [10, 1, 1]
+    assert service.rounds([watch]) == [2, 2, 2]
     assert not watch.missing
     service.calls.append((None, "late"))
-    service.look([watch])
+    service.poll([watch])
     assert watch.progress().in_flight == 1
 
 
@@ -417,16 +414,16 @@ def test_campaigns_whose_calls_are_all_known_are_listed_together(campaigns: int,
     assert first == campaigns * -(-people // 100)
     assert later == [bound, bound]
     service.status = {call_id: "COMPLETED" for _, call_id in service.calls}
-    service.look(watches)
-    assert all(watch.is_over(now()) for watch in watches)
+    service.poll(watches)
+    assert all(watch.is_over() for watch in watches)
 
 
-def test_campaigns_are_listed_apart_where_that_is_cheaper() -> None:
+def test_campaigns_with_many_calls_in_progress_are_listed_apart() -> None:
     service = Service({})
     watches = tasks(service, 2, 150)
     others = [f"other {number}" for number in range(1000)]
     service.calls[100:100] = [(None, call_id) for call_id in others]
-    assert service.rounds(watches, 4) == [4, 13, 4, 4]
+    assert service.rounds(watches) == [4, 4, 4]
 
 
 def test_statuses_are_read_of_campaigns_that_stand_still_a_few_a_round() -> None:
@@ -434,49 +431,58 @@ def test_statuses_are_read_of_campaigns_that_stand_still_a_few_a_round() -> None
     watches = tasks(service, 12, 1)
     for watch in watches:
         watch.campaign["recipients"] = 2
-    service.look(watches)
+    service.poll(watches)
     assert not service.asked["campaign"], "somebody is on the telephone"
     service.status = {call_id: "COMPLETED" for _, call_id in service.calls}
     read: list[str] = []
     for _ in range(3):
-        service.look(watches)
+        service.poll(watches)
         assert service.asked["campaign"] == 5
         read += [what for what in service.asked if what.startswith("campaign ")]
-    assert len(set(read[:12])) == 12
+    assert len(set(read)) == 12
 
 
-@pytest.mark.parametrize("error", [VolubileAuthError("403", status=403), VolubileUnavailable("500"), KeyError("x")])
+REFUSALS = [
+    VolubileAuthError("403", status=403),
+    VolubileNotFound("404", status=404),
+    VolubileRequestRefused("400", status=400),
+]
+OUTAGES = [VolubileUnavailable("500"), VolubileProtocolError("HTML"), KeyError("x")]
+
+
+@pytest.mark.parametrize("error", [*REFUSALS, *OUTAGES])
 @pytest.mark.parametrize("place", ["list Campaign 0", "campaign id of Campaign 0"])
-def test_what_fails_for_one_campaign_fails_nobody_else(error: Exception, place: str) -> None:
+def test_a_fault_of_one_campaign_disturbs_no_one_else_and_ends_its_wait_only_when_it_lasts(
+    error: Exception, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     service = Service({None: ["plain"]})
     bad, good = tasks(service, 2, 1)
     bad.campaign["recipients"] = good.campaign["recipients"] = 2
     plain = calls_watch("plain")
     service.status = {call_id: "COMPLETED" for _, call_id in service.calls}
     service.broken[place] = error  # type: ignore[assignment]
-    service.look([bad, good, plain], patience=PATIENT)
+    for _ in range(3):
+        assert service.poll([bad, good, plain]).is_answered
     assert good.progress().settled == plain.progress().settled == 1
     assert good.status == "ACTIVE"
-    assert good.error is None
-    assert plain.error is None
-    assert (bad.error is error) == isinstance(error, VolubileAuthError), "others are tolerated for a while"
-    service.look([bad, good], patience=timedelta(0))
+    assert bad.error is good.error is plain.error is None
+    assert bad.faults
+    limit = "REFUSAL_LIMIT" if error in REFUSALS else "OUTAGE_LIMIT"
+    monkeypatch.setattr(fault_policy, limit, timedelta(0))
+    service.poll([bad, good, plain])
     assert str(error) in str(bad.error)
-    bad.error = None
-    with pytest.raises(type(error)):
-        service.look([bad, good])
+    assert good.error is plain.error is None
 
 
 def test_a_fault_that_passes_is_forgotten() -> None:
     service = Service({})
     watches = tasks(service, 2, 1)
     service.broken["list Campaign 0"] = VolubileUnavailable("500")
-    service.look(watches, patience=PATIENT)
-    assert watches[0].unanswered
+    service.poll(watches)
+    assert watches[0].faults
     service.broken.clear()
-    service.look(watches, patience=PATIENT)
-    assert not watches[0].unanswered
-    assert watches[0].error is None
+    service.poll(watches)
+    assert not watches[0].faults
 
 
 def test_a_status_that_failed_before_a_campaign_went_on_does_not_count_any_more() -> None:
@@ -484,48 +490,39 @@ def test_a_status_that_failed_before_a_campaign_went_on_does_not_count_any_more(
     watch = campaign_watch("Tyres", 2, id="id")
     service.status["1"] = "COMPLETED"
     service.broken["campaign"] = VolubileUnavailable("500")
-    service.look([watch], patience=PATIENT)
-    assert watch.unanswered
+    service.poll([watch])
+    assert watch.faults
     service.calls.insert(0, ("Tyres", "2"))
-    service.look([watch], patience=PATIENT)
-    assert not watch.unanswered
+    service.poll([watch])
+    assert not watch.faults
 
 
-def test_keys_revoked_during_a_round_are_tried_once_more() -> None:
-    service = Service({})
-    watches = tasks(service, 2, 1)
-    service.broken["list Campaign 1"] = VolubileAuthError("401", status=401)
-    service.look(watches, patience=PATIENT)
-    assert watches[1].error is None
-    service.look(watches, patience=PATIENT)
-    assert isinstance(watches[1].error, VolubileAuthError)
-
-
-def test_a_real_outage_is_cheap_and_healthy_campaigns_come_first() -> None:
+def test_an_outage_is_cheap_and_healthy_campaigns_come_first() -> None:
     service = Service({})
     watches = tasks(service, 50, 1)
     service.broken["list"] = VolubileUnavailable("503")
-    with pytest.raises(VolubileUnavailable):
-        service.look(watches, patience=PATIENT)
+    assert not service.poll(watches).is_answered
     assert service.asked["list"] == 3
+    assert all(watch.faults for watch in watches)
     service = Service({})
     watches = tasks(service, 50, 1)
     service.broken = {f"list Campaign {number}": VolubileUnavailable("500") for number in range(4)}
-    with pytest.raises(VolubileUnavailable):
-        service.look(watches, patience=PATIENT)
-    service.look(watches, patience=PATIENT)
+    for watch in watches[:4]:
+        watch.note_fault(f"the calls of campaign {watch.campaign_name!r}", VolubileUnavailable("500"))
+    service.poll(watches)
     assert sum(watch.progress().in_flight for watch in watches) == 46
 
 
-def test_a_full_window_is_everybodys() -> None:
+def test_a_full_window_ends_the_round() -> None:
     service = Service({})
-    watches = tasks(service, 2, 1)
-    service.broken["list Campaign 1"] = VolubileRateLimitError("429")
-    with pytest.raises(VolubileRateLimitError):
-        service.look(watches, patience=PATIENT)
+    watches = tasks(service, 5, 1)
+    service.broken["list"] = VolubileRateLimitError("429")
+    assert isinstance(service.poll(watches).fault, VolubileRateLimitError)
+    assert service.asked["list"] == 1
+    assert all(watch.faults and not watch.error for watch in watches)
 
 
-@pytest.mark.parametrize("method", ["see", "pending", "untranscribed", "not_before", "listed"])
+@pytest.mark.parametrize("method", ["observe", "pending", "not_before", "listed"])
 def test_a_watch_that_breaks_breaks_alone(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(CampaignWatch):
         def __getattribute__(self, name: str) -> Any:
@@ -537,7 +534,7 @@ def test_a_watch_that_breaks_breaks_alone(method: str, monkeypatch: pytest.Monke
     good, plain = campaign_watch("Tyres", 1 if method == "not_before" else 2), calls_watch("1")
     bad = Broken(good.campaign, agent_id=None, since=now() - HOUR_AGO, redial=Redial())
     for _ in range(2):
-        service.look([bad, good, plain], patience=PATIENT)
+        service.poll([bad, good, plain])
     assert good.progress().in_flight == plain.progress().in_flight == 1
     assert good.error is None
     assert plain.error is None
@@ -549,20 +546,20 @@ def test_a_call_placed_just_before_its_campaign_was_cancelled_is_waited_for(monk
     service = Service({"Tyres": []})
     watch = campaign_watch("Tyres", 3, id="id")
     service.campaign_status = "CANCELLED"
-    service.look([watch])
+    service.poll([watch])
     assert watch.is_cancelled
-    assert not watch.is_over(now()), "it was listed before"
-    service.look([watch])
-    service.look([watch])
-    assert not watch.is_over(now()), "the list may lag"
-    assert watch.soon == 0.05
+    assert not watch.is_over(), "it was listed before"
+    service.poll([watch])
+    service.poll([watch])
+    assert not watch.is_over(), "the list may lag"
+    assert watch.recheck_after == 0.05
     service.calls.append(("Tyres", "late"))
     time.sleep(0.06)
-    service.look([watch])
+    service.poll([watch])
     service.status["late"] = "COMPLETED"
-    service.look([watch])
-    assert not watch.is_over(now()), "there was news"
+    service.poll([watch])
+    assert not watch.is_over(), "there was news"
     time.sleep(0.06)
-    service.look([watch])
-    assert watch.is_over(now())
+    service.poll([watch])
+    assert watch.is_over()
     assert watch.progress().settled == 1

@@ -22,8 +22,9 @@ from airflow_provider_volubile.exceptions import VolubileUnavailable
 from airflow_provider_volubile.simulator import FOLLOW_UP_AGENT_ID, REMINDER_AGENT_ID, Simulator
 from airflow_provider_volubile.triggers import finished
 from airflow_provider_volubile.triggers.finished import Cursor, FinishedWatch, VolubileFinishedCallTrigger
+from airflow_provider_volubile.waiting import fault_policy
 from airflow_provider_volubile.waiting import shared_poll as polling
-from airflow_provider_volubile.waiting.polling import Round, look
+from airflow_provider_volubile.waiting.polling import poll_once
 from airflow_provider_volubile.waiting.shared_poll import poll_of
 from airflow_provider_volubile.waiting.watches import CallsWatch, CampaignWatch
 from tests.live import connection_json
@@ -225,15 +226,17 @@ def test_an_event_names_no_more_calls_than_a_row_should(simulator: Simulator, mo
     run(scenario)
 
 
-def test_it_goes_on_after_errors_that_end_a_wait(simulator: Simulator) -> None:
+def test_it_goes_on_after_errors_that_end_a_wait(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fault_policy, "REFUSAL_LIMIT", timedelta(0))
+
     async def scenario() -> None:
         async with running(trigger()) as take:
             for key in ("primary", "secondary"):
                 simulator.revoke_key(key)  # type: ignore[arg-type]
             ids = dial(simulator, 3)
             hang_up(simulator)
-            # Two rounds for the refusal to count, and one more for a trigger that has come back.
-            while sum(entry["status"] == 401 for entry in simulator.requests()) < 6:
+            # One round ends the wait, and one more is of a trigger that has come back. Each tries both keys.
+            while sum(entry["status"] == 401 for entry in simulator.requests()) < 4:
                 await asyncio.sleep(0.05)
             simulator.restore_key("primary")
             assert sorted(told(await until_told(take, ids))) == sorted(ids)
@@ -283,7 +286,7 @@ def test_who_waits_for_the_same_campaign_still_learns_its_status(simulator: Simu
     simulator.advance(3600)
     waiting = CampaignWatch(campaign, agent_id=None, since=now, redial=Redial())
     cursor = Cursor(started=now.isoformat(), since=now.isoformat(), told=[])
-    look(client, [FinishedWatch(agent_id=None, campaign=name, cursor=cursor), waiting], now=now)
+    poll_once(client, [FinishedWatch(agent_id=None, campaign=name, cursor=cursor), waiting], now=now)
     assert waiting.status == "ACTIVE"
 
 
@@ -303,10 +306,10 @@ def test_what_a_list_that_broke_off_did_not_show_is_told_later() -> None:
             return Page((newest if page == 1 else older,), page=page, total_pages=2, received=1, sort="created,DESC")
 
     client = cast("VolubileClient", Pages())
-    look(client, [watch], now=present, patience=timedelta(hours=1), before=Round())
+    poll_once(client, [watch], now=present)
     assert watch.take() == {"new": "COMPLETED"}
     is_up = True
-    look(client, [watch], now=present, patience=timedelta(hours=1), before=Round())
+    poll_once(client, [watch], now=present)
     assert watch.take() == {"old": "COMPLETED"}
     assert watch.cursor()["told"] == ["new"]
 
