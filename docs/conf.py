@@ -12,7 +12,7 @@ from sphinx.application import Sphinx
 os.environ.setdefault("AIRFLOW_HOME", str(Path(__file__).parent / "_build" / "airflow-home"))
 
 from airflow_provider_volubile import __version__
-from airflow_provider_volubile.exports.schemas import Schema
+from airflow_provider_volubile.exports.columns import Table
 
 project = "airflow-provider-volubile"
 author = "The airflow-provider-volubile developers"
@@ -56,8 +56,8 @@ def add_template_fields(app: Sphinx, what: str, name: str, obj: Any, options: An
 
 
 def add_columns(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """List the columns of a table's schema."""
-    if isinstance(obj, Schema):
+    """List the columns of a table."""
+    if isinstance(obj, Table):
         lines += ["", "Columns:", "", *(f"- ``{column.name}``: {column.kind}" for column in obj.columns), ""]
 
 

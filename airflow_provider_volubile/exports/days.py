@@ -1,17 +1,82 @@
-"""Which days an export is of. Days are those of a time zone; they have 23 or 25 hours when its clocks change."""
+"""Which days of calls a run writes, and how far the table then reaches without a gap.
+
+A run writes every day that has a part in its interval or in the lookback before it. A run on schedule begins at the
+watermark if that is earlier: so it writes what earlier runs left out, and the days of calls that had not ended.
+
+Days are those of a time zone; they have 23 or 25 hours when its clocks change.
+"""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from airflow_provider_volubile.exceptions import VolubileInputError
 
 # The scheduler's clock and the worker's may differ a little.
 CLOCK_TOLERANCE = timedelta(minutes=1)
+# A call that never ends must not have the whole table written anew every night.
+LONGEST_CALL = timedelta(days=31)
 UNKNOWN_DAY = "unknown"
+
+
+class Day(NamedTuple):
+    """A day of a time zone.
+
+    :param folder: such as ``date=2025-11-12``.
+    :param begin: its first moment, in UTC: moments of one zone would be compared by their clocks.
+    :param end: the first moment of the day after.
+    """
+
+    folder: str
+    begin: datetime
+    end: datetime
+
+
+def begin_of_run(begin: datetime, lookback: timedelta, watermark: datetime | None) -> datetime:
+    """The moment from which on a run writes the days.
+
+    :param begin: where the run's interval begins.
+    :param watermark: for a run on schedule, what an earlier run gave to :func:`next_watermark`.
+    """
+    begin -= lookback
+    return min(begin, watermark or begin)
+
+
+def next_watermark(end: datetime, open_since: datetime | None, watermark: datetime | None) -> datetime:
+    """How far the table reaches without a gap, after a run on schedule. It never goes back.
+
+    :param end: where the run's interval ended.
+    :param open_since: the earliest moment of a call that has not ended. It holds the watermark for a month at most.
+    :param watermark: how far the table reached before.
+    """
+    reached = max(min(end, open_since or end), end - LONGEST_CALL)
+    return max(reached, watermark or reached)
+
+
+def days_between(begin: datetime, end: datetime, zone: ZoneInfo) -> list[Day]:
+    """The days that have a part in ``[begin, end)``."""
+    day = begin.astimezone(zone).date()
+    days = []
+    while begin < end and (first := _midnight(day, zone)) < end:
+        day += timedelta(days=1)
+        days.append(Day(folder_of(first, zone), first, _midnight(day, zone)))
+    return days
+
+
+def _midnight(day: date, zone: ZoneInfo) -> datetime:
+    return datetime.combine(day, time(), zone).astimezone(UTC)
+
+
+def folder_of(moment: datetime | None, zone: ZoneInfo) -> str:
+    """The folder of a moment's day, such as ``date=2025-11-12``."""
+    day = UNKNOWN_DAY
+    if moment:
+        with suppress(OverflowError):  # beyond the calendar's end, by a few hours
+            day = moment.astimezone(zone).date().isoformat()
+    return f"date={day}"
 
 
 def read_zone(name: str) -> ZoneInfo:
@@ -48,9 +113,9 @@ def read_moment(name: str, value: Any) -> datetime:
 
 
 def check_interval(begin: datetime, end: datetime, now: datetime) -> None:
-    """Refuse an interval that holds nothing, or what nobody can know yet.
+    """Refuse an interval that ends before it begins, or in the future.
 
-    :raises VolubileInputError: it ends before it begins, or in the future.
+    :raises VolubileInputError: it does.
     """
     if end < begin:
         raise VolubileInputError(f"The interval ends ({end.isoformat()}) before it begins ({begin.isoformat()}).")
@@ -58,30 +123,6 @@ def check_interval(begin: datetime, end: datetime, now: datetime) -> None:
         raise VolubileInputError(
             f"The interval lies in the future: it ends at {end.isoformat()}, and it is {now.isoformat()}."
         )
-
-
-def midnight(day: date, zone: ZoneInfo) -> datetime:
-    """The first moment of a day, in UTC: moments of one zone would be compared by their clocks."""
-    return datetime.combine(day, time(), zone).astimezone(UTC)
-
-
-def days_between(begin: datetime, end: datetime, zone: ZoneInfo) -> list[date]:
-    """The days that have a part in ``[begin, end)``."""
-    day = begin.astimezone(zone).date()
-    days = []
-    while midnight(day, zone) < end:
-        days.append(day)
-        day += timedelta(days=1)
-    return days if begin < end else []
-
-
-def partition(moment: datetime | None, zone: ZoneInfo) -> str:
-    """The folder of a moment's day, such as ``date=2025-11-12``."""
-    day = UNKNOWN_DAY
-    if moment:
-        with suppress(OverflowError):  # beyond the calendar's end, by a few hours
-            day = moment.astimezone(zone).date().isoformat()
-    return f"date={day}"
 
 
 def iso(moment: datetime) -> str:

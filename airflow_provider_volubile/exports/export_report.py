@@ -1,4 +1,4 @@
-"""Accounts of an export that goes call by call: every call is there, or has a reason why not."""
+"""What became of each call of an export: it is there, or has a reason why not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class VolubileIncompleteExport(VolubileError):
     """
 
 
-class Tally:
+class ExportReport:
     """Counts what became of each call and tells the export's manifest why one is not there.
 
     :ivar calls: calls asked for.
@@ -29,16 +29,15 @@ class Tally:
 
     def __init__(self, export: Export) -> None:
         self._export = export
-        self.calls = self.written = self.none = self.missing = self.failed = 0
-        self.lost = 0
+        self.calls = self.written = self.none = self.missing = self.failed = self.lost = 0
         self._reasons: Counter[str] = Counter()
 
     def add_none(self, ref: CallRef, reason: str) -> None:
-        self._export.miss(ref.call_id, reason)
+        self._export.missing[ref.call_id] = reason
         self.none += 1
 
     def add_missing(self, ref: CallRef, reason: str) -> None:
-        self._export.miss(ref.call_id, reason)
+        self._export.missing[ref.call_id] = reason
         self._reasons[reason] += 1
         self.missing += 1
 
@@ -58,35 +57,28 @@ class Tally:
             reason += " The file of an earlier run stays."
         else:
             self.lost += self._export.had(ref.call_id)
-        self._export.miss(ref.call_id, reason)
+        self._export.missing[ref.call_id] = reason
         self._reasons[type(error).__name__] += 1
         self.failed += 1
 
     @property
     def counts(self) -> dict[str, int]:
-        return {
-            "calls": self.calls,
-            "written": self.written,
-            "none": self.none,
-            "missing": self.missing,
-            "failed": self.failed,
-        }
+        return {name: getattr(self, name) for name in ("calls", "written", "none", "missing", "failed")}
 
     def __str__(self) -> str:
         parts = [f"{self.written} of {self.calls} written"]
-        parts += [
-            f"{count} {name}" for name, count in self.counts.items() if name in ("none", "missing", "failed") and count
-        ]
+        parts += [f"{count} {name}" for name, count in list(self.counts.items())[2:] if count]
         reasons = "; ".join(f"{count} × {reason}" for reason, count in self._reasons.most_common(5))
         return ", ".join(parts) + (f" ({reasons})" if reasons else "")
 
     def check(self, what: str, max_missing: int | None) -> None:
-        """Say whether so much may be missing.
+        """Check how much is missing.
 
         :param max_missing: so many may be missing or have failed; None: any number may be missing, none have failed.
         :raises VolubileIncompleteExport: more than that.
         """
-        if (self.failed if max_missing is None else self.missing + self.failed - max_missing) > 0:
+        too_many = self.failed > 0 if max_missing is None else self.missing + self.failed > max_missing
+        if too_many:
             raise VolubileIncompleteExport(
                 f"{what}: {self}. What is there was written and is listed in {self._export.manifest}; a retry asks "
                 "again. To go on without the rest, set max_missing."

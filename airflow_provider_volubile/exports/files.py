@@ -7,13 +7,12 @@ import logging
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_volubile.exceptions import VolubileInputError
 from airflow_provider_volubile.exports import store
+from airflow_provider_volubile.exports.columns import Row, Table
 from airflow_provider_volubile.exports.formats import SUFFIXES, FileFormat, check_format, write_rows
-from airflow_provider_volubile.exports.schemas import Schema
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
@@ -36,22 +35,21 @@ def table_format(path: str | ObjectStoragePath) -> FileFormat:
     return file_format
 
 
-def write_table(path: str | ObjectStoragePath, rows: Iterable[Mapping[str, Any]], schema: Schema) -> int:
+def write_table(path: str | ObjectStoragePath, records: Iterable[Any], table: Table) -> int:
     """Write one table to one file, whole or not at all.
 
     :param path: its suffix names the format: ``.jsonl.gz``, ``.parquet`` or ``.csv``.
-    :param rows: rows of ``schema``.
+    :param records: records of ``table``.
     :return: the number of rows.
     :raises VolubileInputError: as :func:`table_format` does.
     :raises VolubileStoreError: the store refused.
     """
     target = store.open_path(path)
     file_format = table_format(path)
-    with tempfile.TemporaryDirectory(prefix="volubile-export-") as folder:
-        local = Path(folder) / "rows"
-        with local.open("wb") as file:
-            count = write_rows(file, map(schema.encode, rows), schema, file_format)
-        store.publish(local, target)
+    with tempfile.NamedTemporaryFile(prefix="volubile-export-") as file:
+        count = write_rows(file, map(table.row, records), table, file_format)
+        file.flush()
+        store.publish(Path(file.name), target)
     return count
 
 
@@ -62,13 +60,12 @@ class Export:
     checksums fit only when they are. The bytes depend on the rows alone: no clock, no host, no order of
     arrival. So a second run over the same data makes the same files and the same manifest.
 
-    Use it as a context manager: it keeps files on local disk while they are being made.
-
     :param folder: where the files go.
     :param name: what is exported, such as ``calls``; the manifest is ``_<name>.manifest.json`` in ``folder``.
     :param selection: what the export is of. Another export of that name in the folder is refused when it
         differs: two exports must not take turns replacing each other.
     :ivar earlier: the manifest of an earlier run of this export; empty if there was none.
+    :ivar missing: the reason of each call that is not in the export, by its id.
     :raises VolubileInputError: the folder holds that other export.
     :raises VolubileStoreError: the folder cannot be read.
     """
@@ -76,24 +73,14 @@ class Export:
     def __init__(self, folder: ObjectStoragePath, name: str, selection: Mapping[str, Any]) -> None:
         self.folder = folder
         self.manifest = folder / f"_{name}.manifest.json"
+        self.missing: dict[str, str] = {}
         self._selection = dict(selection)
-        self._schemas: dict[str, Any] = {}
+        self._tables: dict[str, Table] = {}
         self._files: dict[str, dict[str, Any]] = {}
-        self._missing: dict[str, str] = {}
-        self.look()
-        # Downloads may still write there when an error has ended the export; theirs must not take its place.
-        self._workspace = tempfile.TemporaryDirectory(prefix="volubile-export-", ignore_cleanup_errors=True)
+        self.read_earlier()
 
-    def __enter__(self) -> Export:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def look(self) -> None:
-        """Read the manifest again: another run may have written it meanwhile."""
+    def read_earlier(self) -> None:
+        """Read the manifest, once more if another run may have written it meanwhile."""
         earlier = store.read_json(self.manifest)
         self.earlier: Mapping[str, Any] = earlier if isinstance(earlier, Mapping) else {}
         if self.earlier and self.earlier.get("selection") != self._selection:
@@ -109,51 +96,32 @@ class Export:
         }
         self._earlier_missing = {entry["call_id"] for entry in self.earlier.get("missing", ())}
 
-    def close(self) -> None:
-        """Remove what is left of files in the making."""
-        self._workspace.cleanup()
-
-    @property
-    def workspace(self) -> Path:
-        """A local folder for files in the making; it goes when the export is closed."""
-        return Path(self._workspace.name)
-
     @property
     def files(self) -> list[str]:
         """Paths of the files written so far."""
         return [str(self.folder / path) for path in sorted(self._files)]
 
-    @property
-    def missing(self) -> Mapping[str, str]:
-        """Calls that are not in the export, with the reason."""
-        return self._missing
-
-    def write_rows(self, stem: str, rows: Iterable[bytes], schema: Schema, file_format: FileFormat) -> int:
-        """Write one table.
+    def write_rows(self, stem: str, rows: Iterable[Row], table: Table, file_format: FileFormat) -> None:
+        """Write one file of a table.
 
         :param stem: the file's path within the folder, without the suffix that its format gives it.
-        :param rows: encoded by ``schema``.
-        :return: the number of rows.
         """
-        local = self.workspace / "rows"
-        with local.open("wb") as file:
-            count = write_rows(file, rows, schema, file_format)
-        self.add_file(stem + SUFFIXES[file_format], local, rows=count)
-        self._schemas[schema.name] = schema.describe()
-        return count
+        with tempfile.NamedTemporaryFile(prefix="volubile-export-") as file:
+            count = write_rows(file, rows, table, file_format)
+            file.flush()
+            self.add_file(stem + SUFFIXES[file_format], Path(file.name), rows=count)
+        self._tables[table.name] = table
 
     def add_file(self, path: str, local: Path, **facts: Any) -> None:
-        """Move a complete local file into the export.
+        """Copy a complete local file into the export.
 
         :param path: its path within the folder.
         :param facts: what else the manifest says of it.
         """
         with local.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = local.stat().st_size
         store.publish(local, self.folder / path)
-        local.unlink()
-        self._files[path] = {"path": path, "bytes": size, "sha256": digest, **facts}
+        self._files[path] = {"path": path, "bytes": local.stat().st_size, "sha256": digest, **facts}
 
     def had(self, call_id: str) -> bool:
         """Whether an earlier run had this call, as far as its manifest tells: it does not name it as missing."""
@@ -172,36 +140,28 @@ class Export:
         self._files |= kept
         return bool(kept)
 
-    def miss(self, call_id: str, reason: str) -> None:
-        """Report a call that is not in the export."""
-        self._missing[call_id] = reason
-
-    def _left_over(self) -> set[str]:
-        """Files of an earlier run that are no longer part of this export, nor of any other in the folder."""
-        left_over = self._earlier_files.keys() - self._files.keys()
-        if left_over:
-            for manifest in store.find(self.folder, "_*.manifest.json"):
-                if manifest.name != self.manifest.name and isinstance(other := store.read_json(manifest), Mapping):
-                    left_over -= {entry.get("path") for entry in other.get("files", ()) if isinstance(entry, Mapping)}
-        return left_over
-
     def finish(self, counts: Mapping[str, int], **facts: Any) -> str:
         """Remove what an earlier run of this export left over, and write the manifest.
 
         :param facts: what else the manifest says.
         :return: the manifest's path.
         """
-        for path in self._left_over():
+        left_over = self._earlier_files.keys() - self._files.keys()
+        if left_over:  # but for the files of other exports in the folder
+            for found in store.find(self.folder, "_*.manifest.json"):
+                if found.name != self.manifest.name and isinstance(other := store.read_json(found), Mapping):
+                    left_over -= {entry.get("path") for entry in other.get("files", ()) if isinstance(entry, Mapping)}
+        for path in left_over:
             log.info("Removing %s: no longer part of this export", self.folder / path)
             store.remove(self.folder / path)
         manifest = {
             "manifest_version": MANIFEST_VERSION,
             "selection": self._selection,
             **facts,
-            "schemas": [self._schemas[name] for name in sorted(self._schemas)],
+            "schemas": [table.describe() for _, table in sorted(self._tables.items())],
             "counts": dict(counts),
-            "files": [self._files[path] for path in sorted(self._files)],
-            "missing": [{"call_id": call_id, "reason": reason} for call_id, reason in sorted(self._missing.items())],
+            "files": [entry for _, entry in sorted(self._files.items())],
+            "missing": [{"call_id": call_id, "reason": reason} for call_id, reason in sorted(self.missing.items())],
         }
         store.write_json(manifest, self.manifest)
         return str(self.manifest)

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
-import json
-import re
+import io
 from collections.abc import Iterable, Iterator
-from datetime import datetime
-from itertools import islice
-from typing import IO, Any, Literal, get_args
+from typing import IO, Literal, get_args
 
 from airflow_provider_volubile.exceptions import VolubileInputError
-from airflow_provider_volubile.exports.schemas import Schema
+from airflow_provider_volubile.exports.columns import Cell, Kind, Row, Table, to_json
 
 FileFormat = Literal["jsonl", "parquet", "csv"]
 
 SUFFIXES: dict[FileFormat, str] = {"jsonl": ".jsonl.gz", "parquet": ".parquet", "csv": ".csv"}
 
 ROW_GROUP_SIZE = 2_000
-# A row group also ends at so many bytes of JSON: a few very long transcripts must not fill the memory.
-ROW_GROUP_BYTES = 8 * 2**20
-
-_QUOTED = re.compile('[",\\r\\n]')
+# A row group also ends at so many characters: a few very long transcripts must not fill the memory.
+ROW_GROUP_LENGTH = 8 * 2**20
 
 
 def check_format(file_format: str) -> None:
@@ -41,97 +37,73 @@ def check_format(file_format: str) -> None:
             ) from error
 
 
-def write_rows(file: IO[bytes], lines: Iterable[bytes], schema: Schema, file_format: FileFormat) -> int:
+def write_rows(file: IO[bytes], rows: Iterable[Row], table: Table, file_format: FileFormat) -> int:
     """Write rows, one batch in memory at a time.
 
     :param file: written from its current position, and left open.
-    :param lines: rows as :meth:`~airflow_provider_volubile.exports.schemas.Schema.encode` made them.
     :return: how many rows were written.
     """
     write = {"jsonl": _write_jsonl, "csv": _write_csv, "parquet": _write_parquet}[file_format]
-    return write(file, lines, schema)
+    return write(file, rows, table)
 
 
-def _write_jsonl(file: IO[bytes], lines: Iterable[bytes], schema: Schema) -> int:
-    rows = 0
+def _write_jsonl(file: IO[bytes], rows: Iterable[Row], table: Table) -> int:
+    count = 0
+    # Cells of the kind json are JSON already.
+    members = [(f"{to_json(column.name)}:", column.kind == "json") for column in table.columns]
     # Neither a name nor a time in the header: they would make every run's bytes differ.
     with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0, compresslevel=6) as zipped:
-        for line in lines:
-            zipped.write(line + b"\n")
-            rows += 1
-    return rows
+        for row in rows:
+            cells = (
+                name + (str(cell) if is_json and cell is not None else to_json(cell))
+                for (name, is_json), cell in zip(members, row, strict=True)
+            )
+            zipped.write(f"{{{','.join(cells)}}}\n".encode())
+            count += 1
+    return count
 
 
-def _write_csv(file: IO[bytes], lines: Iterable[bytes], schema: Schema) -> int:
-    rows = 0
-    names = [column.name for column in schema.columns]
-    file.write(_csv_line(names))
-    for line in lines:
-        values = json.loads(line)
-        file.write(_csv_line(values[name] for name in names))
-        rows += 1
-    return rows
+def _write_csv(file: IO[bytes], rows: Iterable[Row], table: Table) -> int:
+    count = 0
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    writer = csv.writer(text)  # RFC 4180: lines end in CRLF
+    writer.writerow(column.name for column in table.columns)
+    for row in rows:
+        writer.writerow(to_json(cell) if isinstance(cell, bool) else cell for cell in row)
+        count += 1
+    text.detach()
+    return count
 
 
-def _csv_line(values: Iterable[Any]) -> bytes:
-    return (",".join(map(_csv_cell, values)) + "\n").encode()
-
-
-def _csv_cell(value: Any) -> str:
-    if value is None:
-        return ""
-    text = value if isinstance(value, str) else _json_text(value)
-    # By hand: the csv module of Python 3.11 does not quote a lone carriage return, which ends a line to readers.
-    return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
-
-
-def _json_text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _write_parquet(file: IO[bytes], lines: Iterable[bytes], schema: Schema) -> int:
+def _write_parquet(file: IO[bytes], rows: Iterable[Row], table: Table) -> int:
     import pyarrow
     import pyarrow.parquet
 
-    types = {
-        "string": pyarrow.string(),
-        "integer": pyarrow.int64(),
-        "boolean": pyarrow.bool_(),
-        "timestamp": pyarrow.timestamp("us", tz="UTC"),
-        "json": pyarrow.string(),
-    }
-    arrow = pyarrow.schema([(column.name, types[column.kind]) for column in schema.columns])
-    rows = 0
-    with pyarrow.parquet.ParquetWriter(file, arrow) as writer:
-        for batch in _batches(lines):
-            table = [_parquet_row(json.loads(line), schema) for line in batch]
-            writer.write_batch(pyarrow.RecordBatch.from_pylist(table, schema=arrow))
-            rows += len(batch)
-    return rows
+    text = pyarrow.string()
+    cells: dict[Kind, pyarrow.DataType] = {"integer": pyarrow.int64(), "boolean": pyarrow.bool_()}
+    types = cells | {"timestamp": pyarrow.timestamp("us", tz="UTC")}
+    schema = pyarrow.schema([(column.name, types.get(column.kind, text)) for column in table.columns])
+
+    def array(kind: Kind, column: tuple[Cell, ...]) -> pyarrow.Array:
+        return pyarrow.array(column, cells.get(kind, text)).cast(types.get(kind, text))
+
+    count = 0
+    with pyarrow.parquet.ParquetWriter(file, schema) as writer:
+        for group in _row_groups(rows):
+            kinds = [column.kind for column in table.columns]
+            writer.write_batch(pyarrow.record_batch(list(map(array, kinds, zip(*group, strict=True))), schema=schema))
+            count += len(group)
+    return count
 
 
-def _batches(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
-    remaining = iter(lines)
-    while batch := list(_row_group(remaining)):
-        yield batch
-
-
-def _row_group(lines: Iterator[bytes]) -> Iterator[bytes]:
-    size = 0
-    for line in islice(lines, ROW_GROUP_SIZE):
-        yield line
-        size += len(line)
-        if size >= ROW_GROUP_BYTES:
-            return
-
-
-def _parquet_row(row: dict[str, Any], schema: Schema) -> dict[str, Any]:
-    for column in schema.columns:
-        value = row[column.name]
-        if value is None:
-            continue
-        if column.kind == "timestamp":
-            row[column.name] = datetime.fromisoformat(value)
-        elif column.kind == "json":
-            row[column.name] = _json_text(value)
-    return row
+def _row_groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    group: list[Row] = []
+    length = 0
+    for row in rows:
+        group.append(row)
+        length += sum(len(cell) for cell in row if isinstance(cell, str))
+        if len(group) == ROW_GROUP_SIZE or length >= ROW_GROUP_LENGTH:
+            yield group
+            group, length = [], 0
+    if group:
+        yield group

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_provider_volubile.exceptions import VolubileError
+from airflow_provider_volubile.exports.columns import OUTCOMES
 from airflow_provider_volubile.exports.files import write_table
-from airflow_provider_volubile.exports.schemas import OUTCOMES
 from airflow_provider_volubile.waiting.outcomes import REFUSED, outcomes
 from airflow_provider_volubile.waiting.polling import poll_once
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -17,8 +19,8 @@ from airflow_provider_volubile.exceptions import (
     VolubileRequestRefused,
     VolubileUnavailable,
 )
-from airflow_provider_volubile.exports.days import partition
-from airflow_provider_volubile.exports.export_report import Tally
+from airflow_provider_volubile.exports.days import folder_of
+from airflow_provider_volubile.exports.export_report import ExportReport
 from airflow_provider_volubile.exports.fetching import fetch_all
 from airflow_provider_volubile.exports.files import Export
 from airflow_provider_volubile.exports.store import VolubileStoreError
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Each download takes its length on local disk, and the line is shared.
+# Each download takes its length on local disk, and all share the network.
 AT_A_TIME = 4
 # A recording that breaks off so often without getting further than before is given up.
 FRUITLESS_ATTEMPTS = 3
@@ -55,7 +57,7 @@ EXTENSIONS = {
 class Download(NamedTuple):
     """A recording on local disk.
 
-    :param ref: its call, as it was looked at.
+    :param ref: its call, as it is now.
     """
 
     ref: CallRef
@@ -63,55 +65,56 @@ class Download(NamedTuple):
     content_type: str
 
 
-def export_recordings(client: VolubileClient, export: Export, refs: Iterable[CallRef], *, zone: ZoneInfo) -> Tally:
+def export_recordings(
+    client: VolubileClient, export: Export, refs: Iterable[CallRef], *, zone: ZoneInfo
+) -> ExportReport:
     """Write ``date=YYYY-MM-DD/<call id>.<extension>`` for every call that was recorded, by the day of the call.
 
-    :param refs: the calls; those that were not looked at are, first.
+    :param refs: the calls. Those whose status is not known are looked up first.
     :raises VolubileError: the service is down, the credentials are refused, or the store refused. The manifest lists
         what was written by then.
     """
-    tally = Tally(export)
+    report = ExportReport(export)
     pending = {ref.call_id: ref for ref in refs}
-    tally.calls = len(pending)
-
-    def fetch(ref: CallRef) -> Download | CallRef:
-        if ref.status is None:
-            ref = CallRef.of(client.get_call(ref.call_id))
-        if not _is_recorded(ref):
-            return ref
+    report.calls = len(pending)
+    # A download may still be writing when an error has ended the export.
+    with TemporaryDirectory(prefix="volubile-export-", ignore_cleanup_errors=True) as folder:
         try:
-            return download(client, ref, export.workspace)
-        except VolubileUnavailable as error:
-            client.get_call(ref.call_id)  # is the service down, or is it this recording alone?
-            raise _given_up(error) from error
+            for ref, answer in fetch_all(
+                partial(_fetch, client, Path(folder)), list(pending.values()), workers=AT_A_TIME
+            ):
+                if isinstance(answer, VolubileError):
+                    report.add_error(ref, answer)
+                elif isinstance(answer, CallRef):
+                    _add_unrecorded(answer, report)
+                else:
+                    path = f"{folder_of(answer.ref.at, zone)}/{answer.path.name}{_extension(answer.content_type)}"
+                    export.add_file(path, answer.path, call_id=ref.call_id, content_type=answer.content_type)
+                    answer.path.unlink()
+                    report.written += 1
+                del pending[ref.call_id]
+        except Exception as error:
+            if report.written:  # and is in the store, where every file must be listed in a manifest
+                reason = error if isinstance(error, VolubileError) else type(error).__name__
+                for ref in pending.values():
+                    report.add_error(ref, VolubileUnavailable(f"the export ended before it: {reason}"))
+                with suppress(VolubileStoreError):
+                    export.finish(report.counts)
+            raise
+    return report
 
-    def to_fetch() -> Iterator[CallRef]:
-        for ref in list(pending.values()):
-            if ref.status is None or _is_recorded(ref):
-                yield ref
-            else:
-                _count_unrecorded(pending.pop(ref.call_id), tally)
 
+def _fetch(client: VolubileClient, folder: Path, ref: CallRef) -> Download | CallRef:
+    """Download a recording; where there is none, return the call as it is now."""
+    if ref.status is None:
+        ref = CallRef.of(client.get_call(ref.call_id))
+    if not _is_recorded(ref):
+        return ref
     try:
-        for ref, answer in fetch_all(fetch, to_fetch(), most_workers=AT_A_TIME):
-            if isinstance(answer, VolubileError):
-                tally.add_error(ref, answer)
-            elif isinstance(answer, CallRef):
-                _count_unrecorded(answer, tally)
-            else:
-                path = f"{partition(answer.ref.at, zone)}/{answer.path.name}{_extension(answer.content_type)}"
-                export.add_file(path, answer.path, call_id=ref.call_id, content_type=answer.content_type)
-                tally.written += 1
-            del pending[ref.call_id]
-    except Exception as error:
-        if tally.written:  # and is in the store, where no file may be that no manifest lists
-            reason = error if isinstance(error, VolubileError) else type(error).__name__
-            for ref in pending.values():
-                tally.add_error(ref, VolubileUnavailable(f"the export ended before it: {reason}"))
-            with suppress(VolubileStoreError):
-                export.finish(tally.counts)
-        raise
-    return tally
+        return download(client, ref, folder)
+    except VolubileUnavailable as error:
+        client.get_call(ref.call_id)  # is the service down, or is it this recording alone?
+        raise _given_up(error) from error
 
 
 def _is_recorded(ref: CallRef) -> bool:
@@ -119,13 +122,13 @@ def _is_recorded(ref: CallRef) -> bool:
     return bool(ref.recorded and ref.has_ended)
 
 
-def _count_unrecorded(ref: CallRef, tally: Tally) -> None:
+def _add_unrecorded(ref: CallRef, report: ExportReport) -> None:
     if not ref.has_ended:
-        tally.add_missing(ref, f"{ref.status or 'no status'}: has not ended")
+        report.add_missing(ref, f"{ref.status or 'no status'}: has not ended")
     elif ref.recorded is None:
-        tally.add_missing(ref, f"{ref.status}: the service does not tell whether it was recorded")
+        report.add_missing(ref, f"{ref.status}: the service does not tell whether it was recorded")
     else:
-        tally.add_none(ref, f"{ref.status}: was not recorded")
+        report.add_none(ref, f"{ref.status}: was not recorded")
 
 
 def _extension(content_type: str) -> str:

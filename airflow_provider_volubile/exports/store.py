@@ -1,9 +1,8 @@
-"""Whole files in any store Airflow knows: a reader sees the old file or the new one, never half of it."""
+"""Whole files in any store Airflow knows."""
 
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,16 +22,9 @@ _UPLOAD_OPTIONS: dict[str, dict[str, Any]] = {
     protocol: {"chunksize": 8 * 2**20, "max_concurrency": 1} for protocol in ("s3", "s3a")
 }
 
-_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
-
 
 class VolubileStoreError(VolubileError):
     """The store in which results are kept refused to read, write or remove a file."""
-
-
-def is_safe_name(call_id: str) -> bool:
-    """Whether an id from the service can be a file name as it is: no slash, no dot, nothing odd."""
-    return _SAFE_NAME.fullmatch(call_id) is not None
 
 
 def open_path(path: str | ObjectStoragePath) -> ObjectStoragePath:
@@ -54,7 +46,7 @@ def _refusals(action: str, path: ObjectStoragePath) -> Iterator[None]:
 
 
 def publish(local: Path, target: ObjectStoragePath) -> None:
-    """Put a complete local file in its place, in one step for whoever reads there.
+    """Put a complete local file in its place. A reader sees the old file or the new one.
 
     :raises VolubileStoreError: the store refused. What was at ``target`` before is still there.
     """
@@ -112,7 +104,7 @@ def write_json(value: Any, target: ObjectStoragePath) -> None:
 
     :raises VolubileStoreError: the store refused.
     """
-    with tempfile.TemporaryDirectory(prefix="volubile-export-") as folder:
-        local = Path(folder) / "json"
-        local.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-        publish(local, target)
+    with tempfile.NamedTemporaryFile("w", prefix="volubile-export-", encoding="utf-8") as file:
+        file.write(json.dumps(value, indent=2) + "\n")
+        file.flush()
+        publish(Path(file.name), target)

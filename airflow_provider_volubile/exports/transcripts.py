@@ -18,13 +18,12 @@ from airflow_provider_volubile.exceptions import (
     VolubileRateLimitError,
     VolubileUnavailable,
 )
-from airflow_provider_volubile.exports.days import partition
-from airflow_provider_volubile.exports.export_report import Tally, VolubileIncompleteExport
+from airflow_provider_volubile.exports.columns import TRANSCRIPT_TEXTS, TRANSCRIPTS, Transcript
+from airflow_provider_volubile.exports.days import folder_of
+from airflow_provider_volubile.exports.export_report import ExportReport, VolubileIncompleteExport
 from airflow_provider_volubile.exports.fetching import FAILURES_IN_A_ROW, fetch_all
 from airflow_provider_volubile.exports.files import Export
 from airflow_provider_volubile.exports.formats import FileFormat
-from airflow_provider_volubile.exports.rows import event_rows, text_row
-from airflow_provider_volubile.exports.schemas import TRANSCRIPT_TEXTS, TRANSCRIPTS
 from airflow_provider_volubile.exports.spool import Spool
 from airflow_provider_volubile.waiting.find_calls import CallRef
 
@@ -61,7 +60,7 @@ def export_transcripts(
     file_format: FileFormat,
     texts: bool,
     patience: float,
-) -> Tally:
+) -> ExportReport:
     """Write ``date=YYYY-MM-DD/transcripts-<key>`` and ``transcript_texts-<key>``, by the day of the first event.
 
     Calls that by their status have no transcript are not asked for. A call that failed, although an earlier run had it,
@@ -74,59 +73,60 @@ def export_transcripts(
     :raises VolubileIncompleteExport: such a call failed.
     :raises VolubileError: the service is down, the credentials are refused, or the store refused.
     """
-    tally = Tally(export)
+    report = ExportReport(export)
     with Spool() as events, Spool() as spoken:
-        for ref, answer in _read_all(client, _expected(refs, tally), patience):
+        for ref, answer in _read_all(client, _expected(refs, report), patience):
             if isinstance(answer, Absent):
-                _count_absent(answer.ref, tally, patience)
+                _add_absent(answer.ref, report, patience)
             elif isinstance(answer, VolubileError):
-                tally.add_error(ref, answer)
+                report.add_error(ref, answer)
             else:
-                started = next((event.time for event in answer if event.time), None)
-                place = ref.call_id, partition(started, zone), started.isoformat() if started else ""
+                transcript = Transcript(ref.call_id, answer)
+                folder = folder_of(transcript.started, zone)
+                at = transcript.started.isoformat() if transcript.started else ""
                 try:
-                    events.put(*place, map(TRANSCRIPTS.encode, event_rows(ref.call_id, answer)))
+                    events.put(folder, at, ref.call_id, [TRANSCRIPTS.row(line) for line in transcript.lines])
                 except ValueError as error:
-                    tally.add_missing(ref, f"cannot be rows: {error}")
+                    report.add_missing(ref, f"cannot be rows: {error}")
                     continue
                 if texts:
-                    spoken.put(*place, [TRANSCRIPT_TEXTS.encode(text_row(ref.call_id, answer))])
-                tally.written += 1
-        if tally.lost:
+                    spoken.put(folder, at, ref.call_id, [TRANSCRIPT_TEXTS.row(transcript)])
+                report.written += 1
+        if report.lost:
             raise VolubileIncompleteExport(
-                f"transcripts: {tally}. The files of an earlier run have {tally.lost} of the calls that failed now. So "
-                f"these files and {export.manifest} are left as they are, and a retry asks again. To write the others "
-                "without those that fail, remove that manifest."
+                f"transcripts: {report}. The files of an earlier run have {report.lost} of the calls that failed now. "
+                f"So these files and {export.manifest} are left as they are, and a retry asks again. To write the "
+                "others without those that fail, remove that manifest."
             )
-        for spool, schema in ((events, TRANSCRIPTS), (spoken, TRANSCRIPT_TEXTS)):
-            for part in spool.parts():
-                export.write_rows(f"{part}/{schema.name}-{key}", spool.lines(part), schema, file_format)
-    return tally
+        for spool, table in ((events, TRANSCRIPTS), (spoken, TRANSCRIPT_TEXTS)):
+            for folder in sorted(spool.counts):
+                export.write_rows(f"{folder}/{table.name}-{key}", spool.rows(folder), table, file_format)
+    return report
 
 
-def _expected(refs: Iterable[CallRef], tally: Tally) -> Iterator[CallRef]:
+def _expected(refs: Iterable[CallRef], report: ExportReport) -> Iterator[CallRef]:
     for ref in refs:
-        tally.calls += 1
+        report.calls += 1
         if ref.expects_transcript:
             yield ref
         else:
-            _count_absent(ref, tally, 0)
+            _add_absent(ref, report, 0)
 
 
-def _count_absent(ref: CallRef, tally: Tally, patience: float) -> None:
+def _add_absent(ref: CallRef, report: ExportReport, patience: float) -> None:
     if not ref.expects_transcript:
-        tally.add_none(ref, f"{ref.status}: nobody was heard")
+        report.add_none(ref, f"{ref.status}: nobody was heard")
     elif ref.has_ended:
-        tally.add_missing(ref, f"{ref.status}: no transcript after {patience:g} s")
+        report.add_missing(ref, f"{ref.status}: no transcript after {patience:g} s")
     else:
-        tally.add_missing(ref, f"{ref.status or 'no status'}: has not ended")
+        report.add_missing(ref, f"{ref.status or 'no status'}: has not ended")
 
 
 def _read_all(client: VolubileClient, refs: Iterable[CallRef], patience: float) -> Iterator[tuple[CallRef, Answer]]:
     """Ask for every transcript, then again and again for those that are late or could not be had."""
     late: deque[tuple[CallRef, Answer]] = deque()
 
-    def ask(batch: Iterable[CallRef], failures_in_a_row: float = FAILURES_IN_A_ROW) -> Iterator[tuple[CallRef, Answer]]:
+    def ask(batch: Iterable[CallRef], failures_in_a_row: float) -> Iterator[tuple[CallRef, Answer]]:
         for ref, answer in fetch_all(partial(_read, client), batch, failures_in_a_row=failures_in_a_row):
             if isinstance(answer, Absent) and answer.ref.expects_transcript:
                 late.append((answer.ref, answer))
@@ -135,26 +135,22 @@ def _read_all(client: VolubileClient, refs: Iterable[CallRef], patience: float) 
             else:
                 yield ref, answer
 
-    yield from ask(refs)
+    yield from ask(refs, FAILURES_IN_A_ROW)
     deadline = time.monotonic() + patience
+    # In a long queue the last may be asked for once only until the deadline. Each is asked for a second time.
     asked_once = len(late) if patience > 0 else 0
-
-    def ask_again(most_requests: float) -> Iterator[tuple[CallRef, Answer]]:
-        nonlocal asked_once
+    while late and ((left := deadline - time.monotonic()) > 0 or asked_once > 0):
+        if left > 0:
+            log.info("%d transcripts are not there yet; waiting for up to %.0f s more", len(late), left)
+            time.sleep(min(PAUSE, left))
         again: list[CallRef] = []
-        while late and most_requests > 0:
+        requests = 0
+        while late and requests < REQUESTS_FOR_LATE:
             again.append(late.popleft()[0])
-            most_requests -= 1 if again[-1].has_ended else 2  # its call is looked at, too
-        asked_once = max(asked_once - len(again), 0)
+            requests += 1 if again[-1].has_ended else 2  # its call is looked at, too
+        asked_once -= len(again)
         # Those that could not be had stand side by side here, which says nothing of the service.
-        yield from ask(again, failures_in_a_row=math.inf)
-
-    while late and (left := deadline - time.monotonic()) > 0:
-        log.info("%d transcripts are not there yet; waiting for up to %.0f s more", len(late), left)
-        time.sleep(min(PAUSE, left))
-        yield from ask_again(REQUESTS_FOR_LATE)
-    while asked_once:  # they came last in a long queue, and nobody is given up without a second look
-        yield from ask_again(REQUESTS_FOR_LATE)
+        yield from ask(again, math.inf)
     yield from late
 
 

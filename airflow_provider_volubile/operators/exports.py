@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
@@ -10,6 +11,7 @@ from airflow.sdk import Context
 
 from airflow_provider_volubile.calling.handles import SubmissionHandle
 from airflow_provider_volubile.exceptions import VolubileInputError, VolubileNotFound
+from airflow_provider_volubile.hooks.volubile import VolubileHook
 from airflow_provider_volubile.operators.base import VolubileOperator
 from airflow_provider_volubile.tasks import check_number, fail_without_retry
 
@@ -20,10 +22,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_volubile.api.client import VolubileClient
     from airflow_provider_volubile.api.models import Agent
-    from airflow_provider_volubile.exports.export_report import Tally
+    from airflow_provider_volubile.exports.export_report import ExportReport
     from airflow_provider_volubile.exports.files import Export
     from airflow_provider_volubile.exports.formats import FileFormat
-    from airflow_provider_volubile.exports.rows import FlatColumns
     from airflow_provider_volubile.waiting.find_calls import CallRef
 
 MOST_LOOKBACK = 10 * 365 * 24  # hours
@@ -61,34 +62,7 @@ class PerCallExport(TypedDict):
     counts: dict[str, int]
 
 
-class _ExportOperator(VolubileOperator):
-    """What all exports have in common.
-
-    :param output_path: a folder: local, or ``scheme://connection_id@bucket/key`` as in Airflow's object storage.
-    :param timezone: IANA zone whose days the ``date=`` folders are.
-    """
-
-    def __init__(self, *, output_path: str | ObjectStoragePath, timezone: str = "UTC", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.output_path = output_path
-        self.timezone = timezone
-
-    def folder(self) -> ObjectStoragePath:
-        from airflow_provider_volubile.exports import store
-
-        if not str(self.output_path or "").strip():
-            raise VolubileInputError("output_path is empty; expected a folder, local or in a store.")
-        return store.open_path(self.output_path)
-
-    def announce(self, folder: ObjectStoragePath) -> None:
-        """Tell Airflow's lineage where the results are."""
-        from airflow.sdk.lineage import get_hook_lineage_collector
-
-        uri = str(folder) if "://" in str(folder) else f"file://{folder.absolute()}"
-        get_hook_lineage_collector().add_output_asset(context=folder, uri=uri)
-
-
-class VolubileExportCallsOperator(_ExportOperator):
+class VolubileExportCallsOperator(VolubileOperator):
     """Export calls to a table with one file per day, ``date=YYYY-MM-DD/calls.<suffix>``.
 
     A run writes every day that has a part in the interval, or in the ``lookback`` before it, anew: each with all its
@@ -130,45 +104,55 @@ class VolubileExportCallsOperator(_ExportOperator):
     def __init__(
         self,
         *,
+        output_path: str | ObjectStoragePath,
         agent_id: str | None = None,
         campaign: str | None = None,
         interval_start: datetime | str | None = None,
         interval_end: datetime | str | None = None,
         lookback: timedelta | float = timedelta(days=1),
+        timezone: str = "UTC",
         file_format: FileFormat = "jsonl",
         flatten: bool | Mapping[str, Collection[str]] | str | None = None,
+        volubile_conn_id: str = VolubileHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(volubile_conn_id=volubile_conn_id, **kwargs)
+        self.output_path = output_path
         self.agent_id = agent_id
         self.campaign = campaign
         self.interval_start = interval_start
         self.interval_end = interval_end
         self.lookback = lookback
+        self.timezone = timezone
         self.file_format = file_format
         self.flatten = flatten
 
     @fail_without_retry()
     def execute(self, context: Context) -> CallsExport:
-        from airflow_provider_volubile.exports.calls import CallsTable, Watermark, export_calls
-        from airflow_provider_volubile.exports.days import iso, read_zone
+        from airflow_provider_volubile.exports.calls import (
+            CallsTable,
+            advance_watermark,
+            export_calls,
+            read_watermark,
+        )
+        from airflow_provider_volubile.exports.columns import CALLS
+        from airflow_provider_volubile.exports.days import begin_of_run, iso, read_zone
+        from airflow_provider_volubile.exports.flatten import flat_columns
         from airflow_provider_volubile.exports.formats import check_format
 
         check_format(self.file_format)
-        folder, zone = self.folder(), read_zone(self.timezone)
+        folder, zone, lookback = _folder(self.output_path), read_zone(self.timezone), self._lookback()
         begin, end = self._interval(context)
         client = self.hook.client()
-        columns = self._columns(self._agent(client))
+        columns = CALLS.with_columns(flat_columns(self.flatten, self._agent(client)))
         table = CallsTable(folder, self.agent_id, self.campaign, zone, self.file_format, columns)
-        watermark = Watermark(folder, table.selection)
         by_schedule = self.interval_start is None
-        if by_schedule and watermark.reached and watermark.reached < begin:
-            self.log.info("The table is without a gap up to %s; this run begins there.", iso(watermark.reached))
-            begin = watermark.reached
+        watermark = read_watermark(table)
+        begin = begin_of_run(begin, lookback, watermark if by_schedule else None)
         self.log.info("Exporting the days from %s to %s to %s", iso(begin), iso(end), folder)
         written = export_calls(client, table, begin, end)
-        watermark.advance(end if by_schedule else None, written.open_since)
-        self.announce(folder)
+        advance_watermark(table, end if by_schedule else None, written.open_since)
+        _announce(folder)
         return CallsExport(
             output_path=str(folder),
             files=written.files,
@@ -191,27 +175,12 @@ class VolubileExportCallsOperator(_ExportOperator):
             begin = context.get("data_interval_start") or now
             end = context.get("data_interval_end") or now
         check_interval(begin, end, datetime.now(UTC))
-        return begin - self._lookback(), end
+        return begin, end
 
     def _lookback(self) -> timedelta:
         hours = self.lookback / timedelta(hours=1) if isinstance(self.lookback, timedelta) else self.lookback
         check_number("lookback in hours", hours, MOST_LOOKBACK)
         return timedelta(hours=hours)
-
-    def _columns(self, agent: Agent | None) -> FlatColumns:
-        from airflow_provider_volubile.exports.rows import FlatColumns, read_flatten
-
-        flatten = read_flatten(self.flatten)
-        if not flatten:
-            return FlatColumns()
-        if isinstance(flatten, Mapping):
-            return FlatColumns.of(flatten)
-        if agent is None:
-            raise VolubileInputError(
-                "flatten=True needs agent_id, whose configuration names the columns; without it, list them: "
-                "flatten={'extracted': ['visit.day'], 'classification': ['outcome']}."
-            )
-        return FlatColumns.of_agent(agent)
 
     def _agent(self, client: VolubileClient) -> Agent | None:
         """Look the agent up: the service lists no calls of an agent it does not know, and says nothing."""
@@ -225,39 +194,33 @@ class VolubileExportCallsOperator(_ExportOperator):
             ) from error
 
 
-class _PerCallExportOperator(_ExportOperator):
-    """Export of something that each call has or has not.
-
-    :param calls: the handle that a dialling operator returned, a call id, or a list of handles or ids.
-    :param max_missing: fail if more calls than this lack what is exported. By default any number may lack it, but
-        the task fails if the service could not answer for one. Either way what could be had is written first.
-    """
+class _PerCallExportOperator(VolubileOperator):
+    """Export of something that each call has or has not. Parameters are those of its subclasses."""
 
     #: What is exported, as messages and manifests call it.
     what: ClassVar[str]
+    template_fields: Sequence[str] = ("calls", "output_path", "timezone", "volubile_conn_id")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"calls": "json"}
 
     def __init__(
         self,
         *,
         calls: SubmissionHandle | Sequence[SubmissionHandle] | Sequence[str] | str,
+        output_path: str | ObjectStoragePath,
+        timezone: str = "UTC",
         max_missing: int | None = None,
+        volubile_conn_id: str = VolubileHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(volubile_conn_id=volubile_conn_id, **kwargs)
         self.calls = calls
+        self.output_path = output_path
+        self.timezone = timezone
         self.max_missing = max_missing
-
-    def check(self) -> None:
-        """Check parameters before anything is asked for.
-
-        :raises VolubileInputError: one of them cannot be.
-        """
-        if self.max_missing is not None:
-            check_number("max_missing", self.max_missing)
 
     def export(
         self, client: VolubileClient, export: Export, refs: Sequence[CallRef], *, key: str, zone: ZoneInfo
-    ) -> Tally:
+    ) -> ExportReport:
         raise NotImplementedError
 
     @fail_without_retry()
@@ -267,31 +230,23 @@ class _PerCallExportOperator(_ExportOperator):
         from airflow_provider_volubile.exports.files import Export
         from airflow_provider_volubile.waiting.find_calls import find_calls
 
-        self.check()
-        folder, zone = self.folder(), read_zone(self.timezone)
+        if self.max_missing is not None:
+            check_number("max_missing", self.max_missing)
+        folder, zone = _folder(self.output_path), read_zone(self.timezone)
         ti = context["ti"]
         map_index = -1 if ti.map_index is None else ti.map_index
+        task = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": map_index}
         key = reference(ti.dag_id, ti.run_id, ti.task_id, map_index)
-        selection = {
-            "dag_id": ti.dag_id,
-            "run_id": ti.run_id,
-            "task_id": ti.task_id,
-            "map_index": map_index,
-            "timezone": zone.key,
-        }
         client = self.hook.client()
         refs = find_calls(client, self.calls, now=datetime.now(UTC))
-        with Export(folder, f"{self.what}-{key}", selection) as export:
-            tally = self.export(client, export, refs, key=key, zone=zone)
-            manifest = export.finish(tally.counts)
-            self.log.info("%s: %s, in %s", self.what, tally, manifest)
-            if tally.missing or tally.failed:
-                self.log.warning(
-                    "%d calls lack their %s; the manifest tells which and why.", tally.missing + tally.failed, self.what
-                )
-            self.announce(folder)
-            tally.check(self.what, self.max_missing)
-            return PerCallExport(output_path=str(folder), files=export.files, manifest=manifest, counts=tally.counts)
+        export = Export(folder, f"{self.what}-{key}", task | {"timezone": zone.key})
+        report = self.export(client, export, refs, key=key, zone=zone)
+        manifest = export.finish(report.counts)
+        level = logging.WARNING if report.missing or report.failed else logging.INFO
+        self.log.log(level, "%s: %s. %s tells which calls are missing, and why.", self.what, report, manifest)
+        _announce(folder)
+        report.check(self.what, self.max_missing)
+        return PerCallExport(output_path=str(folder), files=export.files, manifest=manifest, counts=report.counts)
 
 
 class VolubileExportTranscriptsOperator(_PerCallExportOperator):
@@ -313,33 +268,45 @@ class VolubileExportTranscriptsOperator(_PerCallExportOperator):
         number may, but the task fails if the service could not answer for one. What could be had is written first.
     """
 
-    template_fields = ("calls", "output_path", "timezone", "file_format", "volubile_conn_id")
-    template_fields_renderers: ClassVar[dict[str, str]] = {"calls": "json"}
+    template_fields = (*_PerCallExportOperator.template_fields, "file_format")
     what = "transcripts"
 
     def __init__(
         self,
         *,
+        calls: SubmissionHandle | Sequence[SubmissionHandle] | Sequence[str] | str,
+        output_path: str | ObjectStoragePath,
         file_format: FileFormat = "jsonl",
         text_per_call: bool = False,
         transcript_timeout: float = 600,
+        timezone: str = "UTC",
+        max_missing: int | None = None,
+        volubile_conn_id: str = VolubileHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(
+            calls=calls,
+            output_path=output_path,
+            timezone=timezone,
+            max_missing=max_missing,
+            volubile_conn_id=volubile_conn_id,
+            **kwargs,
+        )
         self.file_format = file_format
         self.text_per_call = text_per_call
         self.transcript_timeout = transcript_timeout
 
-    def check(self) -> None:
+    @fail_without_retry()
+    def execute(self, context: Context) -> PerCallExport:
         from airflow_provider_volubile.exports.formats import check_format
 
-        super().check()
         check_format(self.file_format)
         check_number("transcript_timeout", self.transcript_timeout)
+        return super().execute(context)
 
     def export(
         self, client: VolubileClient, export: Export, refs: Sequence[CallRef], *, key: str, zone: ZoneInfo
-    ) -> Tally:
+    ) -> ExportReport:
         from airflow_provider_volubile.exports.transcripts import export_transcripts
 
         return export_transcripts(
@@ -369,13 +336,27 @@ class VolubileExportRecordingsOperator(_PerCallExportOperator):
         but the task fails if the service could not answer for one. What could be had is written first.
     """
 
-    template_fields = ("calls", "output_path", "timezone", "volubile_conn_id")
-    template_fields_renderers: ClassVar[dict[str, str]] = {"calls": "json"}
     what = "recordings"
 
     def export(
         self, client: VolubileClient, export: Export, refs: Sequence[CallRef], *, key: str, zone: ZoneInfo
-    ) -> Tally:
+    ) -> ExportReport:
         from airflow_provider_volubile.exports.recording_files import export_recordings
 
         return export_recordings(client, export, refs, zone=zone)
+
+
+def _folder(output_path: str | ObjectStoragePath) -> ObjectStoragePath:
+    from airflow_provider_volubile.exports import store
+
+    if not str(output_path or "").strip():
+        raise VolubileInputError("output_path is empty; expected a folder, local or in a store.")
+    return store.open_path(output_path)
+
+
+def _announce(folder: ObjectStoragePath) -> None:
+    """Tell Airflow's lineage where the results are."""
+    from airflow.sdk.lineage import get_hook_lineage_collector
+
+    uri = str(folder) if "://" in str(folder) else f"file://{folder.absolute()}"
+    get_hook_lineage_collector().add_output_asset(context=folder, uri=uri)

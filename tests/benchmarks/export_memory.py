@@ -117,7 +117,6 @@ def export(url: str, key: str, kind: str, place: str, file_format: Any, ids: lis
     from airflow_provider_volubile.exports.calls import CallsTable, export_calls
     from airflow_provider_volubile.exports.files import Export
     from airflow_provider_volubile.exports.recording_files import export_recordings
-    from airflow_provider_volubile.exports.rows import FlatColumns
     from airflow_provider_volubile.exports.store import open_path, read_json
     from airflow_provider_volubile.exports.transcripts import export_transcripts
     from airflow_provider_volubile.waiting.find_calls import CallRef
@@ -133,19 +132,19 @@ def export(url: str, key: str, kind: str, place: str, file_format: Any, ids: lis
 
     def run() -> None:
         if kind == "calls":
-            table = CallsTable(folder, None, None, UTC_ZONE, file_format, FlatColumns())
+            table = CallsTable(folder, None, None, UTC_ZONE, file_format)
             export_calls(client, table, DAY, DAY + timedelta(days=1))
             return
         refs = [CallRef(call_id) for call_id in ids]
-        with Export(folder, kind, {}) as files:
-            if kind == "recordings":
-                tally = export_recordings(client, files, refs, zone=UTC_ZONE)
-            else:
-                tally = export_transcripts(
-                    client, files, refs, key="k", zone=UTC_ZONE, file_format=file_format, texts=True, patience=0
-                )
-            files.finish(tally.counts)
-        assert tally.written == len(ids)
+        files = Export(folder, kind, {})
+        if kind == "recordings":
+            report = export_recordings(client, files, refs, zone=UTC_ZONE)
+        else:
+            report = export_transcripts(
+                client, files, refs, key="k", zone=UTC_ZONE, file_format=file_format, texts=True, patience=0
+            )
+        files.finish(report.counts)
+        assert report.written == len(ids)
 
     start = time.monotonic()
     rise, peak = watched(run)

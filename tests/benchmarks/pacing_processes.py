@@ -27,7 +27,7 @@ import requests
 from airflow_provider_volubile.api.auth import ApiKeyPair
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.api.rate_window import LENGTH, RateWindow
-from airflow_provider_volubile.exports import fetching, store
+from airflow_provider_volubile.exports import store
 from airflow_provider_volubile.exports.files import Export
 from airflow_provider_volubile.exports.transcripts import export_transcripts
 from airflow_provider_volubile.simulator import Simulator
@@ -192,10 +192,10 @@ def _work(pipe: Connection, way: Way, job: Job) -> None:
 
 def _export(job: Job, folder: Path) -> None:
     """What the operator runs, with the credentials and the calls that it would have found."""
-    fetching.LENGTH = job.length  # type: ignore[attr-defined]  # it knows the real window only
     client = VolubileClient(job.url, ApiKeyPair(job.key), window=RateWindow(length=job.length))
-    with client, Export(store.open_path(str(folder)), "transcripts", {}) as export:
-        tally = export_transcripts(
+    with client:
+        export = Export(store.open_path(str(folder)), "transcripts", {})
+        report = export_transcripts(
             client,
             export,
             [CallRef(call) for call in job.calls],
@@ -205,9 +205,9 @@ def _export(job: Job, folder: Path) -> None:
             texts=True,
             patience=0,
         )
-        export.finish(tally.counts)
-    if tally.written != len(job.calls):
-        raise RuntimeError(str(tally))
+        export.finish(report.counts)
+    if report.written != len(job.calls):
+        raise RuntimeError(str(report))
 
 
 def _loop(job: Job, folder: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-from datetime import UTC, date, datetime, timedelta, timezone
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -15,10 +16,11 @@ from airflow_provider_volubile.api.auth import ApiKeyPair
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.api.rate_window import RateWindow
 from airflow_provider_volubile.exceptions import VolubileInputError, VolubileUnavailable
-from airflow_provider_volubile.exports.calls import CallsTable, Watermark, export_calls
-from airflow_provider_volubile.exports.days import check_interval, days_between, midnight, partition, read_moment
+from airflow_provider_volubile.exports.calls import CallsTable, advance_watermark, export_calls, read_watermark
+from airflow_provider_volubile.exports.columns import CALLS
+from airflow_provider_volubile.exports.days import check_interval, days_between, folder_of, read_moment
 from airflow_provider_volubile.exports.export_report import VolubileIncompleteExport
-from airflow_provider_volubile.exports.rows import FlatColumns
+from airflow_provider_volubile.exports.flatten import flat_columns
 from airflow_provider_volubile.exports.store import open_path
 from airflow_provider_volubile.simulator import FOLLOW_UP_AGENT_ID, REMINDER_AGENT_ID, Simulator
 
@@ -38,16 +40,16 @@ def client(simulator: Simulator) -> VolubileClient:
 
 @pytest.fixture
 def table(tmp_path: Any) -> CallsTable:
-    return CallsTable(open_path(str(tmp_path / "calls")), None, None, UTC_ZONE, "jsonl", FlatColumns())
+    return CallsTable(open_path(str(tmp_path / "calls")), None, None, UTC_ZONE, "jsonl")
 
 
 def rows(table: CallsTable, moment: datetime) -> list[dict[str, Any]]:
-    path = table.folder / partition(moment, table.zone) / "calls.jsonl.gz"
+    path = table.folder / folder_of(moment, table.zone) / "calls.jsonl.gz"
     return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
 
 
 def manifest(table: CallsTable, moment: datetime) -> dict[str, Any]:
-    return json.loads((table.folder / partition(moment, table.zone) / "_calls.manifest.json").read_bytes())
+    return json.loads((table.folder / folder_of(moment, table.zone) / "_calls.manifest.json").read_bytes())
 
 
 def contents(table: CallsTable) -> dict[str, bytes]:
@@ -103,10 +105,10 @@ class TestDays:
         simulator.load_calls(240, created_from=day(5), created_to=day(0))
         simulator.configure(date_zone=filter_zone)
         there = ZoneInfo(zone)
-        table = CallsTable(table.folder, None, None, there, "jsonl", FlatColumns())
-        wanted = (day(2).astimezone(there)).date()
-        begin = midnight(wanted, there)
-        export_calls(client, table, begin, midnight(wanted + timedelta(days=1), there))
+        table = CallsTable(table.folder, None, None, there, "jsonl")
+        _, begin, end = days_between(day(2), day(1), there)[0]
+        wanted = begin.astimezone(there).date()
+        export_calls(client, table, begin, end)
         expected = [
             entry["call_id"]
             for entry in simulator.ledger()
@@ -145,7 +147,7 @@ class TestDays:
         result = export_calls(client, table, day(2), morning)
         assert manifest(table, day(2))["until"] == f"{end:%Y-%m-%dT%H:%M:%SZ}"
         assert result.counts["calls"] == len(rows(table, day(2))) == 3 + hour
-        assert result.files == [str(table.folder / partition(day(2), UTC_ZONE) / "calls.jsonl.gz")]
+        assert result.files == [str(table.folder / folder_of(day(2), UTC_ZONE) / "calls.jsonl.gz")]
 
     def test_calls_that_are_no_longer_listed(self, simulator, client, table, caplog):
         simulator.load_calls(30, created_from=day(3), created_to=day(1) - timedelta(seconds=1))
@@ -161,7 +163,7 @@ class TestDays:
         assert rows(table, day(3)) == before
         assert len(rows(table, day(2))) == 4
         assert "4 calls, and 15 in an earlier run" in caplog.text
-        (table.folder / partition(day(3), UTC_ZONE) / "_calls.manifest.json").unlink()
+        (table.folder / folder_of(day(3), UTC_ZONE) / "_calls.manifest.json").unlink()
         export_calls(client, table, day(3), day(1))
         assert rows(table, day(3)) == []
 
@@ -195,15 +197,15 @@ class TestDays:
         simulator.load_calls(5, agent_id=REMINDER_AGENT_ID, created_from=day(1), created_to=day(1))
         other = simulator.load_calls(4, agent_id=FOLLOW_UP_AGENT_ID, created_from=day(1), created_to=day(1))
         tyres = simulator.load_calls(3, campaign="Winter tyres", created_from=day(1), created_to=day(1))
-        agent = CallsTable(table.folder / "a", FOLLOW_UP_AGENT_ID, None, UTC_ZONE, "jsonl", FlatColumns())
-        campaign = CallsTable(table.folder / "b", None, "Winter tyres", UTC_ZONE, "jsonl", FlatColumns())
+        agent = CallsTable(table.folder / "a", FOLLOW_UP_AGENT_ID, None, UTC_ZONE, "jsonl")
+        campaign = CallsTable(table.folder / "b", None, "Winter tyres", UTC_ZONE, "jsonl")
         for chosen, expected in ((agent, other), (campaign, tyres)):
             export_calls(client, chosen, day(1), day(0))
             assert sorted(ids(chosen, day(1))) == sorted(expected)
 
     def test_another_selection_does_not_replace_this_one(self, simulator, client, table):
         export_calls(client, table, day(1), day(0))
-        other = CallsTable(table.folder, REMINDER_AGENT_ID, None, UTC_ZONE, "jsonl", FlatColumns())
+        other = CallsTable(table.folder, REMINDER_AGENT_ID, None, UTC_ZONE, "jsonl")
         with pytest.raises(VolubileInputError, match="belongs to another export"):
             export_calls(client, other, day(1), day(0))
 
@@ -219,14 +221,17 @@ class TestDays:
 
     def test_flat_columns(self, simulator, client, table):
         simulator.load_calls(20, created_from=day(1), created_to=day(1))
-        flat = FlatColumns.of_agent(client.get_agent(REMINDER_AGENT_ID))
-        export_calls(client, CallsTable(table.folder, None, None, UTC_ZONE, "jsonl", flat), day(1), day(0))
-        names = {column.name for column in flat.columns()}
+        flat = flat_columns(True, client.get_agent(REMINDER_AGENT_ID))
+        flat_table = CallsTable(table.folder, None, None, UTC_ZONE, "jsonl", CALLS.with_columns(flat))
+        export_calls(client, flat_table, day(1), day(0))
+        names = {column.name for column in flat}
         assert names
         for row in rows(table, day(1)):
             assert names <= set(row)
-            for name in flat.classification:
-                assert row[f"classification_{name}"] == row["classification_data"][name]
+            for name in names:
+                kind, _, field = name.partition("_")
+                if kind == "classification":
+                    assert row[name] == row["classification_data"][field]
 
 
 class TestWatermark:
@@ -235,27 +240,26 @@ class TestWatermark:
         [(None, day(1)), (day(4), day(4)), (day(0), day(1)), (day(90), day(1 + 31))],
     )
     def test_it_stays_before_a_call_that_has_not_ended_for_a_month(self, table, open_since, reached):
-        Watermark(table.folder, table.selection).advance(day(1), open_since)
-        assert Watermark(table.folder, table.selection).reached == reached
+        advance_watermark(table, day(1), open_since)
+        assert read_watermark(table) == reached
 
     def test_it_never_goes_back(self, table):
-        older = Watermark(table.folder, table.selection)
-        Watermark(table.folder, table.selection).advance(day(1))
-        older.advance(day(3))
-        assert Watermark(table.folder, table.selection).reached == day(1)
+        advance_watermark(table, day(1))
+        advance_watermark(table, day(3))
+        assert read_watermark(table) == day(1)
 
     @pytest.mark.parametrize("moment", [None, day(1)])
     def test_another_selection_is_refused_for_the_whole_table(self, table, moment):
-        Watermark(table.folder, table.selection).advance(moment)
+        advance_watermark(table, moment)
         with pytest.raises(VolubileInputError, match="belongs to another table"):
-            Watermark(table.folder, {**table.selection, "agent_id": REMINDER_AGENT_ID})
-        assert Watermark(table.folder, table.selection).reached == moment
+            read_watermark(replace(table, agent_id=REMINDER_AGENT_ID))
+        assert read_watermark(table) == moment
 
     @pytest.mark.parametrize("nonsense", ["", "[]", "{}", "null"])
     def test_one_that_cannot_be_read_counts_as_none(self, table, nonsense):
         table.folder.mkdir(parents=True)
         (table.folder / "_calls.watermark.json").write_text(nonsense)
-        assert Watermark(table.folder, table.selection).reached is None
+        assert read_watermark(table) is None
 
 
 class TestIntervals:
@@ -271,17 +275,15 @@ class TestIntervals:
     )
     def test_days_of_paris_when_its_clocks_change(self, begin, end, days, hours):
         found = days_between(datetime.fromisoformat(begin), datetime.fromisoformat(end), PARIS)
-        assert [found_day.isoformat() for found_day in found] == days
-        length = midnight(found[0] + timedelta(days=1), PARIS) - midnight(found[0], PARIS)
-        assert length == timedelta(hours=hours)
+        assert [each.folder for each in found] == [f"date={name}" for name in days]
+        assert found[0].end - found[0].begin == timedelta(hours=hours)
 
     def test_an_empty_interval_has_no_day(self):
         assert days_between(day(1), day(1), PARIS) == []
 
     def test_the_hour_that_comes_twice_belongs_to_one_day(self):
         for text in ("2025-10-26T00:30:00+00:00", "2025-10-26T01:30:00+00:00"):
-            assert partition(datetime.fromisoformat(text), PARIS) == "date=2025-10-26"
-        assert midnight(date(2025, 10, 26), PARIS) == datetime(2025, 10, 25, 22, tzinfo=UTC)
+            assert folder_of(datetime.fromisoformat(text), PARIS) == "date=2025-10-26"
 
     @pytest.mark.parametrize(
         ("begin", "end", "message"),
@@ -308,7 +310,7 @@ class TestIntervals:
 
     def test_the_calendar_ends(self):
         last = datetime.max.replace(tzinfo=UTC)
-        assert partition(last, PARIS) == "date=unknown"
+        assert folder_of(last, PARIS) == "date=unknown"
         with pytest.raises(VolubileInputError, match="where the calendar ends"):
             read_moment("interval_end", last.replace(tzinfo=timezone(timedelta(hours=-1))))
 

@@ -31,7 +31,7 @@ from airflow_provider_volubile.exceptions import (
     VolubileUnavailable,
 )
 from airflow_provider_volubile.exports import store, transcripts
-from airflow_provider_volubile.exports.export_report import Tally, VolubileIncompleteExport
+from airflow_provider_volubile.exports.export_report import ExportReport, VolubileIncompleteExport
 from airflow_provider_volubile.exports.files import Export
 from airflow_provider_volubile.exports.recording_files import export_recordings
 from airflow_provider_volubile.exports.store import open_path
@@ -74,21 +74,21 @@ def recorded(simulator: Simulator, count: int) -> list[str]:
     return [entry["call_id"] for entry in simulator.ledger() if entry["recorded"]][:count]
 
 
-def run(client: VolubileClient, folder: Path, calls: Any, **options: Any) -> Tally:
+def run(client: VolubileClient, folder: Path, calls: Any, **options: Any) -> ExportReport:
     refs = find_calls(client, calls, now=datetime.now(UTC))
     options = {"file_format": "jsonl", "texts": False, "patience": 0.0} | options
-    with Export(open_path(str(folder)), "transcripts-k", {"run_id": "r"}) as export:
-        tally = export_transcripts(client, export, refs, key="k", zone=UTC_ZONE, **options)
-        export.finish(tally.counts)
-        return tally
+    export = Export(open_path(str(folder)), "transcripts-k", {"run_id": "r"})
+    report = export_transcripts(client, export, refs, key="k", zone=UTC_ZONE, **options)
+    export.finish(report.counts)
+    return report
 
 
-def record(client: VolubileClient, folder: Path, calls: Any, key: str = "k") -> Tally:
+def record(client: VolubileClient, folder: Path, calls: Any, key: str = "k") -> ExportReport:
     refs = find_calls(client, calls, now=datetime.now(UTC))
-    with Export(open_path(str(folder)), f"recordings-{key}", {"run_id": "r"}) as export:
-        tally = export_recordings(client, export, refs, zone=UTC_ZONE)
-        export.finish(tally.counts)
-        return tally
+    export = Export(open_path(str(folder)), f"recordings-{key}", {"run_id": "r"})
+    report = export_recordings(client, export, refs, zone=UTC_ZONE)
+    export.finish(report.counts)
+    return report
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -107,7 +107,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 class TestTranscripts:
     def test_rows_are_what_the_service_tells(self, simulator, client, folder):
         ids = load(simulator, 30)
-        tally = run(client, folder, ids, texts=True)
+        report = run(client, folder, ids, texts=True)
         events = lines(folder / PLACE / "transcripts-k.jsonl.gz")
         for call_id in ids:
             told = client.get_transcript(call_id)
@@ -117,7 +117,7 @@ class TestTranscripts:
         texts = lines(folder / PLACE / "transcript_texts-k.jsonl.gz")
         assert sorted(row["call_id"] for row in texts) == sorted(ids)
         assert all("AGENT: " in row["text"] for row in texts)
-        assert tally.counts == {"calls": 30, "written": 30, "none": 0, "missing": 0, "failed": 0}
+        assert report.counts == {"calls": 30, "written": 30, "none": 0, "missing": 0, "failed": 0}
 
     def test_a_second_run_is_byte_identical_whatever_the_order(self, simulator, client, folder):
         ids = load(simulator, 40, status="*")
@@ -135,8 +135,8 @@ class TestTranscripts:
         simulator.configure(speed=0, transcript_delay=120)
         ids = load(simulator, 5, status="IN_PROGRESS", ends_within=60)
         simulator.configure(speed=120)
-        tally = run(client, folder, ids, patience=60)
-        assert tally.counts == {"calls": 5, "written": 5, "none": 0, "missing": 0, "failed": 0}
+        report = run(client, folder, ids, patience=60)
+        assert report.counts == {"calls": 5, "written": 5, "none": 0, "missing": 0, "failed": 0}
         assert {row["call_id"] for row in lines(next(folder.glob("*/transcripts-k.jsonl.gz")))} == set(ids)
 
     def test_what_stays_away_is_listed_with_the_reason(self, simulator, client, folder):
@@ -146,8 +146,8 @@ class TestTranscripts:
         running = load(simulator, 1, status="IN_PROGRESS")
         silent = load(simulator, 2, status="NO_ANSWER")
         unknown = "00000000-0000-4000-8000-000000000000"
-        tally = run(client, folder, [*there, *late, *running, *silent, unknown, *ODD_IDS], patience=0.3)
-        assert tally.counts == {"calls": 13, "written": 2, "none": 2, "missing": 9, "failed": 0}
+        report = run(client, folder, [*there, *late, *running, *silent, unknown, *ODD_IDS], patience=0.3)
+        assert report.counts == {"calls": 13, "written": 2, "none": 2, "missing": 9, "failed": 0}
         found = reasons(folder)
         assert {found[call_id] for call_id in late} == {"COMPLETED: no transcript after 0.3 s"}
         assert {found[call_id] for call_id in running} == {"IN_PROGRESS: has not ended"}
@@ -183,8 +183,8 @@ class TestTranscripts:
         monkeypatch.setattr(client, "get_transcript", second_time)
         monkeypatch.setattr(transcripts, "REQUESTS_FOR_LATE", 2)
         monkeypatch.setattr(transcripts, "PAUSE", 60)
-        tally = run(client, folder, ids, patience=0.1)
-        assert (tally.written, set(asked.values())) == (9, {2})
+        report = run(client, folder, ids, patience=0.1)
+        assert (report.written, set(asked.values())) == (9, {2})
 
     def test_a_part_of_a_transcript_is_not_taken_for_the_whole(self, simulator, client, folder, monkeypatch):
         """Whether there is one while a call goes on is not documented."""
@@ -192,8 +192,8 @@ class TestTranscripts:
         (ended,) = load(simulator, 1, status="COMPLETED")
         whole = client.get_transcript(ended)
         monkeypatch.setattr(client, "get_transcript", lambda _: whole[:3])
-        tally = run(client, folder, [running, ended], patience=0.1)
-        assert (tally.counts["written"], tally.missing) == (1, 1)
+        report = run(client, folder, [running, ended], patience=0.1)
+        assert (report.counts["written"], report.missing) == (1, 1)
         assert reasons(folder) == {running: "IN_PROGRESS: has not ended"}
 
     def test_what_came_while_the_call_ended_is_asked_for_again(self, simulator, client, folder, monkeypatch):
@@ -215,8 +215,8 @@ class TestTranscripts:
             sleep=lambda seconds: None,
         )
         simulator.fault("getTranscript", "status", status=503, times=3)
-        tally = run(hasty, folder, ids, patience=30)
-        assert (tally.written, tally.failed) == (6, 0)
+        report = run(hasty, folder, ids, patience=30)
+        assert (report.written, report.failed) == (6, 0)
 
     def test_calls_that_fail_for_good_do_not_stop_the_others(self, simulator, client, folder, monkeypatch):
         """Waiting brings them together: what looks like a service that is down is six calls of sixty."""
@@ -229,8 +229,8 @@ class TestTranscripts:
             return get_transcript(call_id)
 
         monkeypatch.setattr(client, "get_transcript", fails_for_some)
-        tally = run(client, folder, ids, patience=0.5)
-        assert (tally.written, tally.failed) == (54, 6)
+        report = run(client, folder, ids, patience=0.5)
+        assert (report.written, report.failed) == (54, 6)
         assert set(reasons(folder)) == set(ids[::10])
         assert len({row["call_id"] for row in lines(folder / PLACE / "transcripts-k.jsonl.gz")}) == 54
 
@@ -255,12 +255,12 @@ class TestTranscripts:
     def test_a_lasting_fault_of_one_call_is_reported_and_fails_the_export(self, simulator, client, folder):
         ids = load(simulator, 4)
         simulator.fault("getTranscript", "malformed", times=1)
-        tally = run(client, folder, ids)
-        assert (tally.written, tally.failed) == (3, 1)
+        report = run(client, folder, ids)
+        assert (report.written, report.failed) == (3, 1)
         assert "VolubileProtocolError" in next(iter(reasons(folder).values()))
         with pytest.raises(VolubileIncompleteExport, match=r"3 of 4 written, 1 failed .*max_missing"):
-            tally.check("transcripts", None)
-        tally.check("transcripts", 1)
+            report.check("transcripts", None)
+        report.check("transcripts", 1)
 
     def test_a_service_that_is_down_stops_the_export(self, simulator, client, folder):
         ids = load(simulator, 200)
@@ -271,8 +271,8 @@ class TestTranscripts:
 
     def test_a_transcript_beyond_measure_is_reported(self, simulator, client, folder):
         simulator.configure(transcript_size=65 * 2**20)
-        tally = run(client, folder, load(simulator, 1))
-        assert tally.failed == 1
+        report = run(client, folder, load(simulator, 1))
+        assert report.failed == 1
         assert "larger than 64 MiB" in next(iter(reasons(folder).values()))
 
     def test_a_transcript_of_50_mb(self, simulator, client, folder):
@@ -293,13 +293,13 @@ class TestRecordings:
         simulator.configure(recording_answer=answer)
         ids = load(simulator, 12, status="*")
         recorded = {entry["call_id"] for entry in simulator.ledger() if entry["recorded"]}
-        tally = record(client, folder, ids)
+        report = record(client, folder, ids)
         files = {path.stem: path for path in (folder / PLACE).iterdir()}
         assert set(files) == recorded
         assert 0 < len(recorded) < 12
         assert {path.suffix for path in files.values()} == {".wav"}
         assert {path.stat().st_size for path in files.values()} == {8044}
-        assert tally.counts == {
+        assert report.counts == {
             "calls": 12,
             "written": len(recorded),
             "none": 12 - len(recorded),
@@ -315,8 +315,8 @@ class TestRecordings:
     def test_a_recording_that_never_comes_whole_is_given_up(self, simulator, client, folder):
         ids = load(simulator, 1)
         simulator.fault("getRecording", "status", status=503, times=None)
-        tally = record(client, folder, ids)
-        assert tally.failed == 1
+        report = record(client, folder, ids)
+        assert report.failed == 1
         assert list(contents(folder)) == ["_recordings-k.manifest.json"]
 
     @pytest.mark.parametrize("fault", [{"kind": "truncated"}, {"kind": "status", "status": 503}])
@@ -401,10 +401,10 @@ class TestRecordings:
         ],
     )
     def test_what_is_not_fetched_and_why(self, client, simulator, folder, status, recorded, reason):
-        with Export(open_path(str(folder)), "recordings-k", {}) as export:
-            ref = CallRef("c1", status, recorded, YESTERDAY)
-            tally = export_recordings(client, export, [ref], zone=UTC_ZONE)
-            assert (tally.missing, dict(export.missing)) == (1, {"c1": reason})
+        export = Export(open_path(str(folder)), "recordings-k", {})
+        ref = CallRef("c1", status, recorded, YESTERDAY)
+        report = export_recordings(client, export, [ref], zone=UTC_ZONE)
+        assert (report.missing, export.missing) == (1, {"c1": reason})
         assert simulator.requests() == []
 
     def test_what_is_no_audio_is_no_file(self, simulator, client, folder):
@@ -418,8 +418,8 @@ class TestRecordings:
         assert record(client, folder, load(simulator, 1)).missing == 1
 
     def test_odd_ids_never_become_paths(self, simulator, client, folder):
-        tally = record(client, folder, ODD_IDS)
-        assert tally.missing == len(ODD_IDS)
+        report = record(client, folder, ODD_IDS)
+        assert report.missing == len(ODD_IDS)
         assert list(contents(folder)) == ["_recordings-k.manifest.json"]
         assert [path.name for path in folder.parent.iterdir()] == ["out"]
 
@@ -429,9 +429,9 @@ class TestRecordings:
         (work / "precious").write_text("x")
         monkeypatch.setattr("tempfile.tempdir", str(work))
         ref = CallRef("../precious", status="COMPLETED", recorded=True, at=YESTERDAY)
-        with Export(open_path(str(folder)), "recordings-k", {}) as export:
-            tally = export_recordings(client, export, [ref], zone=UTC_ZONE)
-        assert tally.missing == 1
+        export = Export(open_path(str(folder)), "recordings-k", {})
+        report = export_recordings(client, export, [ref], zone=UTC_ZONE)
+        assert report.missing == 1
         assert (work / "precious").read_text() == "x"
         assert not folder.exists()
 
@@ -507,11 +507,9 @@ class TestBrokenRecordings:
             server.shutdown()
             server.server_close()
 
-    def export(self, client: VolubileClient, folder: Path) -> Tally:
-        with Export(open_path(str(folder)), "recordings-k", {}) as export:
-            tally = export_recordings(client, export, [self.REF], zone=UTC_ZONE)
-            assert list(export.workspace.iterdir()) == []
-            return tally
+    def export(self, client: VolubileClient, folder: Path) -> ExportReport:
+        export = Export(open_path(str(folder)), "recordings-k", {})
+        return export_recordings(client, export, [self.REF], zone=UTC_ZONE)
 
     def test_it_is_resumed_where_it_stopped(self, serve, folder):
         server = Audio(self.DATA, piece=300_000)
@@ -546,8 +544,8 @@ class TestBrokenRecordings:
 
     def test_it_is_given_up_when_it_gets_nowhere(self, serve, folder):
         server = Audio(self.DATA, piece=0)
-        tally = self.export(serve(server), folder)
-        assert (tally.written, tally.failed) == (0, 1)
+        report = self.export(serve(server), folder)
+        assert (report.written, report.failed) == (0, 1)
         assert not folder.exists()
         assert len(server.asked) < 10
 
@@ -577,10 +575,10 @@ class TestBrokenRecordings:
                 server.promised = 5 * always
 
         server.RequestHandlerClass = Promising
-        tally = self.export(serve(server), folder)
+        report = self.export(serve(server), folder)
         assert server.asked[:3] == [None, "bytes=1000000-", None]
-        assert (tally.written, tally.failed) == ((0, 1) if always else (1, 0))
-        assert "refused" not in str(tally)
+        assert (report.written, report.failed) == ((0, 1) if always else (1, 0))
+        assert "refused" not in str(report)
         assert len(server.asked) < 10
 
 
