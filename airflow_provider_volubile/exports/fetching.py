@@ -17,8 +17,8 @@ from airflow_provider_volubile.exceptions import (
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
-# They use up 100 requests per 15 s as long as an answer takes less than 0.9 s. The client holds them to the rate window,
-# which other exports may share: more threads would be refused more often (429).
+# They use up 100 requests per 15 s as long as an answer takes less than 0.9 s. The client holds them to the rate
+# window, which other exports may share: more threads would be refused more often (429).
 WORKERS = 6
 # So many items in a row that the service could not answer: it is down, and the rest would fare no better.
 FAILURES_IN_A_ROW = 5
