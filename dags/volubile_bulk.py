@@ -1,7 +1,7 @@
-"""Call any number of people at once: a mapped task for each 10,000 of them, and their outcomes together at the end.
+"""Call any number of people at once with one mapped task per 10,000 people, then add up the outcomes.
 
-A task takes 10,000 people at most, so the file is cut first. How many tasks there will be is only known then, which is
-what dynamic task mapping is for.
+A task takes at most 10,000 people, so a first task splits the file. Only then the number of tasks is known, so the Dag
+uses dynamic task mapping.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from airflow.sdk import ObjectStoragePath, Param, dag, task
 from airflow_provider_volubile.operators.calls import VolubileBulkCallsOperator
 
 PEOPLE = Path(__file__).parent / "data" / "people.csv"
-# An outbound agent of the account; this one lives in the simulator.
+# An outbound agent of the account; this one is the simulator's.
 AGENT = "5b0f3c52-8a0e-4a4e-9d0c-6f2b1c7e9a10"
 OUTPUT = "{{ params.output }}/bulk/{{ dag_run.run_after | ts_nodash }}"
 
@@ -35,12 +35,12 @@ OUTPUT = "{{ params.output }}/bulk/{{ dag_run.run_after | ts_nodash }}"
 def volubile_bulk():
     @task
     def split(folder: str, params=None) -> list[str]:
-        """Cut the file in batches, and return where they are: people belong in files, not in XCom."""
+        """Split the file into batches and return their paths: people belong in files, not in XCom."""
         import json
 
         from airflow_provider_volubile.calling.recipients import read_recipients, split_parts
 
-        # Read as a whole, so that who stands in the file twice does not end up in two tasks and is called twice.
+        # Read the whole file first: otherwise two tasks could call a number that the file holds twice.
         everybody = read_recipients(params["people"]).accepted
         ObjectStoragePath(folder).mkdir(parents=True, exist_ok=True)
         batches = []
@@ -56,13 +56,13 @@ def volubile_bulk():
         task_id="call_people",
         agent_id=AGENT,
         outcomes_path=f"{OUTPUT}/outcomes/{{{{ '%03d' % ti.map_index }}}}.jsonl.gz",
-        max_missing=0,  # everybody with a number, or the task fails and says how many
-        deferrable=True,  # hours of waiting, and no worker is held
+        max_missing=0,  # the task fails if it could not call a recipient, and says how many
+        deferrable=True,  # wait for hours without a worker
     ).expand(recipients=split(f"{OUTPUT}/people"))
 
     @task
     def count_outcomes(submissions: list[dict]) -> dict[str, int]:
-        """Add up what became of everybody. Who that was is in the files that ``outcomes`` names."""
+        """Add up the outcomes. The files that ``outcomes`` names hold the people."""
         from collections import Counter
 
         counts = Counter()

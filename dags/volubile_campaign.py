@@ -1,6 +1,6 @@
-"""Call the people of a file, wait for everybody's outcome, and leave transcripts and outcomes in files.
+"""Call the people of a file, wait until each has an outcome, and write transcripts and outcomes to files.
 
-The sample file holds numbers reserved for fiction; two of its rows cannot be called, and are reported.
+The sample file holds numbers reserved for fiction. The task rejects and reports two of its rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from airflow_provider_volubile.operators.campaigns import VolubileCreateCampaign
 from airflow_provider_volubile.operators.exports import VolubileExportTranscriptsOperator
 
 PEOPLE = Path(__file__).parent / "data" / "people.csv"
-# An outbound agent of the account; this one lives in the simulator.
+# An outbound agent of the account; this one is the simulator's.
 AGENT = "5b0f3c52-8a0e-4a4e-9d0c-6f2b1c7e9a10"
 OUTPUT = "{{ params.output }}/campaign/{{ dag_run.run_after | ts_nodash }}"
 

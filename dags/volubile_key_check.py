@@ -1,7 +1,7 @@
 """Try both API keys of a connection every morning, and fail when one of them no longer works.
 
-While one key works, tasks go on and say so in a warning at most. This Dag fails instead, so that somebody hears of it
-before the other key is replaced too: give it the alert you use for other Dags.
+While one key works, tasks go on and at most log a warning. This Dag fails instead, so that a person notices before the
+other key is replaced too. Give it the alert you use for other Dags.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def volubile_key_check():
     def check_keys() -> None:
         try:
             print(VolubileHook(CONNECTION).check_connection())
-        except VolubileAuthError as error:  # no further try would mend a key: say so at once
+        except VolubileAuthError as error:  # a retry does not mend a key: fail at once
             raise AirflowFailException(str(error)) from error
 
     check_keys()

@@ -1,6 +1,6 @@
-"""Keep a table of all calls, brought up to date every night, and ask it in SQL how the last days went.
+"""Update a table of all calls every night, and query it in SQL for the figures of the last days.
 
-Needs ``pip install 'airflow-provider-volubile[parquet]' duckdb``, when it runs.
+The tasks need ``pip install 'airflow-provider-volubile[parquet]' duckdb``. Parsing does not.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ CALLS_PER_DAY = """
 
 
 @dag(
-    # Intervals that adjoin, also on days of 23 and 25 hours. Few calls are in progress at five.
+    # Adjoining intervals, also on days of 23 and 25 hours. At five, few calls are in progress.
     schedule=CronDataIntervalTimetable("0 5 * * *", timezone=ZONE),
     start_date=pendulum.datetime(2026, 1, 1, tz=ZONE),
-    catchup=False,  # the operator itself begins where the last run ended
+    catchup=False,  # the operator begins where the last run ended
     max_active_runs=1,
     tags=["volubile"],
     params={
@@ -48,19 +48,19 @@ def volubile_nightly_export():
         output_path="{{ params.output }}/calls",
         file_format="parquet",
         timezone=ZONE,
-        # Days that have a part in the interval or the day before are written anew: summaries and what is extracted
-        # from a call come after it, and what was in progress last night has ended.
+        # Rewrite the days of the interval and the day before: summaries and extracted data come after a call, and
+        # calls that were in progress last night have ended.
         lookback=timedelta(days=1),
     )
 
     @task
     def calls_per_day(export: dict) -> list[dict]:
-        """Calls, people and seconds by day and status: figures, which may go to XCom."""
+        """Count calls, people and seconds by day and status. Figures may go to XCom."""
         import duckdb
 
         files = [ObjectStoragePath(file) for file in export["files"]]
         with duckdb.connect() as database:
-            database.register_filesystem(files[0].fs)  # reads any store that Airflow does
+            database.register_filesystem(files[0].fs)  # DuckDB then reads any store that Airflow knows
             rows = database.execute(CALLS_PER_DAY, {"files": [file.fs.unstrip_protocol(file.path) for file in files]})
             names = [column[0] for column in rows.description]
             figures = [dict(zip(names, row, strict=True)) for row in rows.fetchall()]

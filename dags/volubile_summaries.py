@@ -1,4 +1,4 @@
-"""Every morning, a table of summaries: one row for each call of the day before in which somebody spoke."""
+"""Write a table of summaries every morning: one row for each call of the day before that has a transcript."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ZONE = "Europe/Paris"
 
 
 def summarise(text: str) -> str:
-    """Make a line of a conversation: what the person said last.
+    """Summarise a conversation in one line: what the person said last.
 
-    This is where a language model goes: send ``text`` with a prompt, return its answer. Mind where it runs: what people
-    said is personal data.
+    Call your language model here: send ``text`` with a prompt and return its answer. Mind where it runs: ``text`` is
+    personal data.
     """
     said = [line.removeprefix("HUMAN: ") for line in text.splitlines() if line.startswith("HUMAN: ")]
     return said[-1] if said else ""
@@ -40,13 +40,13 @@ def summarise(text: str) -> str:
 def volubile_summaries():
     @task
     def find_calls(data_interval_start=None, data_interval_end=None, dag_run=None) -> list[str]:
-        """Ids of the interval's calls, which may go to XCom."""
+        """Return the ids of the interval's calls. Ids may go to XCom."""
         from airflow_provider_volubile.waiting.find_calls import time_of
 
-        if data_interval_start is None:  # a run that somebody started
+        if data_interval_start is None:  # a person started the run
             data_interval_end = dag_run.run_after
             data_interval_start = data_interval_end - timedelta(days=1)
-        # Which clock and zone the list's days are of is not documented: a day more on both sides, then by time.
+        # The clock of the list's days is not documented: ask for one day more on both sides, then decide by the time.
         from_date = data_interval_start.date() - timedelta(days=1)
         to_date = data_interval_end.date() + timedelta(days=1)
         calls = VolubileHook().client().iter_calls(from_date=from_date, to_date=to_date)
@@ -63,13 +63,13 @@ def volubile_summaries():
 
     @task
     def write_summaries(export: dict, path: str) -> dict[str, str | int]:
-        """Summarise the texts, file by file; a second run replaces."""
+        """Summarise the texts, file by file. A second run replaces the table."""
         import gzip
         import json
 
         summaries = []
         for file in export["files"]:
-            if "/transcript_texts-" in file:  # the others hold one row for each thing that was said
+            if "/transcript_texts-" in file:  # the other files hold one row per utterance
                 with ObjectStoragePath(file).open("rb") as zipped, gzip.open(zipped, "rt", encoding="utf-8") as calls:
                     for call in map(json.loads, calls):
                         summaries.append({"call_id": call["call_id"], "summary": summarise(call["text"])})

@@ -18,21 +18,21 @@ from airflow_provider_volubile.simulator import Simulator
 
 ROOT = Path(__file__).resolve().parent.parent
 DAG = "volubile_campaign"
-# What the log of a task says of its progress; the rest of Airflow's output goes to a file.
-TOLD = re.compile(r"settled|accepted|rejected|redial|transcripts|paused|Cancelled|ERROR", re.IGNORECASE)
+# Log lines that show a task's progress. The rest of Airflow's output goes to a file only.
+PROGRESS = re.compile(r"settled|accepted|rejected|redial|transcripts|paused|Cancelled|ERROR", re.IGNORECASE)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m demo")
     parser.add_argument("--serve", action="store_true", help="start Airflow and leave it running")
-    parser.add_argument("--port", type=int, default=8080, help="of Airflow, with --serve (%(default)s)")
-    parser.add_argument("--home", type=Path, help="folder of everything it makes (.airflow with --serve, else .demo)")
+    parser.add_argument("--port", type=int, default=8080, help="port of Airflow, with --serve (%(default)s)")
+    parser.add_argument("--home", type=Path, help="folder for all files (.airflow with --serve, else .demo)")
     given = parser.parse_args()
     serve, home = given.serve, given.home or ROOT / (".airflow" if given.serve else ".demo")
-    if not (serve or given.home):  # never a folder that somebody named
+    if not (serve or given.home):  # never delete a folder that the user named
         shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True, exist_ok=True)
-    # Fast enough to see the end of it, and calling at any hour of the day, as a demonstration must.
+    # A demonstration must end soon and must dial at any hour of the day.
     with Simulator(speed=120 if serve else 600, seed=7, ignore_windows=True) as simulator:
         environment = airflow_environment(home, simulator, given.port)
         say(f"Preparing Airflow's metadata database (SQLite) in {home}")
@@ -55,7 +55,7 @@ def airflow() -> str:
 
 
 def airflow_environment(home: Path, simulator: Simulator, port: int) -> dict[str, str]:
-    """An Airflow that sees nothing of this machine but the Dags and the simulator."""
+    """Return the environment of an Airflow that sees only the example Dags and the simulator."""
     connection = {
         "conn_type": "volubile",
         "host": simulator.url,
@@ -101,7 +101,7 @@ def run_dag(environment: dict[str, str], log: Path) -> bool:
         assert process.stdout is not None
         for line in process.stdout:
             file.write(line)
-            if TOLD.search(line) and "Triggered" not in line:
+            if PROGRESS.search(line) and "Triggered" not in line:
                 message = re.sub(r"\x1b\[[0-9;]*m", "", line)
                 message = re.sub(r"^\S+ \[\w+\s*\] |\s+\[[\w.]+\].*$", "", message).strip()
                 print(f"  {time.monotonic() - began:5.1f} s  {message[:150]}", flush=True)
