@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from functools import lru_cache
 
 __all__ = [
     "is_file",
@@ -55,9 +54,6 @@ _KEEP_OR_DIGITS = re.compile(
 _PLUS = re.compile(r"^\s*(?:%(?:25)*2B)", re.IGNORECASE)
 # What people are read from; without blanks, so that no sentence that ends in one passes for it.
 _FILE = re.compile(r"[^\s,;\[{]+\.(?:csv|jsonl|ndjson|json|parquet)(?:\.gz)?", re.IGNORECASE)
-# ASCII as JSON may write it, once backslashes are gone.
-_ASCII = re.compile(r"u00([2-7][0-9a-fA-F])")
-_ASCII_BEGINS = tuple(f"u00{digit}" for digit in "234567")
 
 
 def mask_phone(phone: str) -> str:
@@ -125,32 +121,10 @@ def is_file(text: str) -> bool:
 
 
 def mask_secrets(text: str, secrets: Iterable[str]) -> str:
-    """Take known secrets out of a text, such as what a server says about a request that held them.
-
-    Also where JSON writes their characters in another way (``\\/``, ``\\u003d``), which leaves it JSON.
-    """
-    bare = _bare(text)
+    """Take known secrets out of a text, such as what a server says about a request that held them."""
     for secret in secrets:
-        if secret in text or _bare(secret) in bare:  # far cheaper than the pattern, and hardly ever true
-            text = _spellings(secret).sub(HIDDEN, text)
+        text = text.replace(secret, HIDDEN)
     return text
-
-
-def _bare(text: str) -> str:
-    """The same for all spellings of a text."""
-    if "\\" not in text:
-        return text
-    text = text.replace("\\", "")
-    if any(begin in text for begin in _ASCII_BEGINS):  # letters with accents are common, these are not
-        text = _ASCII.sub(lambda found: chr(int(found[1], 16)), text).replace("\\", "")
-    return text
-
-
-@lru_cache(64)
-def _spellings(secret: str) -> re.Pattern[str]:
-    """A secret, each of its characters plain or escaped, however often: JSON may hold a text of JSON."""
-    # A run of backslashes is begun at its first: to try each would take time by its square.
-    return re.compile(r"(?<!\\)" + "".join(rf"\\*(?:{re.escape(char)}|(?i:u00{ord(char):02x}))" for char in secret))
 
 
 def _mask(match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""Who a request goes out as: one of the account's two keys, or a short-lived token with the scope it needs.
+"""Which credential a request carries: one of the account's two keys, or a short-lived token with the scope it needs.
 
 Facts: https://docs.volubile.ai/api-reference/authentication and
 https://docs.volubile.ai/api-reference/auth/create-token.
@@ -10,19 +10,39 @@ threads and by clients that are made later.
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import json
 import logging
 import os
+import re
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-from airflow_provider_volubile.api.routes import DASHBOARD, Route
-from airflow_provider_volubile.api.tokens import HEADER_SAFE, Mint, TokenCache, TokenIdentity, said
-from airflow_provider_volubile.exceptions import VolubileAuthError, VolubileInputError
+import jwt
+
+from airflow_provider_volubile.api.answers import read_json, unreadable
+from airflow_provider_volubile.api.models import IssuedToken
+from airflow_provider_volubile.api.routes import DASHBOARD, ISSUE_TOKEN, SCOPES
+from airflow_provider_volubile.api.transport import Answer, Message
+from airflow_provider_volubile.exceptions import VolubileAuthError, VolubileError, VolubileInputError
 
 log = logging.getLogger(__name__)
+
+#: Longest time a token is used for without asking again, in seconds, whatever it claims.
+LONGEST_LIFE = 24 * 3600.0
+#: A token is renewed this long before its end (seconds), but not earlier than at 80 % of its life.
+RENEWAL_LEAD = 60.0
+
+# What a header can carry. Anything longer than any key or token would be an accident.
+_HEADER_SAFE = re.compile(r"[\x21-\x7e]{1,16384}")
+_EXPIRED_ON_THE_WAY = 5
+
+Send = Callable[[Message], Answer]
 
 
 @dataclass(frozen=True)
@@ -66,55 +86,6 @@ class BearerTokens:
 Credentials = ApiKeyPair | BearerTokens
 
 
-class Identity(Protocol):
-    """Who one request goes out as, over all its attempts."""
-
-    def headers(self) -> dict[str, str]:
-        """What to send now. May ask for a token first."""
-
-    def refused(self) -> bool:
-        """Take in a 401; whether there is something else to try."""
-
-    def answered(self, status: int) -> None:
-        """Take in any other answer."""
-
-    def refusal(self, operation: str, status: int, reason: str) -> VolubileAuthError:
-        """The error to raise after a 401 with nothing left to try, or after a 403."""
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """What must be taken out of whatever comes from the server."""
-
-
-def identify(credentials: Credentials, base_url: str, mint: Mint) -> Callable[[Route], Identity]:
-    """Return what tells, for each request, who it goes out as.
-
-    :param mint: asks the server for a token with these scopes (:meth:`VolubileClient.issue_token`).
-    """
-    pair = credentials.pair if isinstance(credentials, BearerTokens) else credentials
-    account = _account(pair, base_url)
-    if not isinstance(credentials, BearerTokens):
-        return lambda route: KeyIdentity(pair, account)
-    with _lock:
-        tokens = _tokens.setdefault(account, TokenCache())
-
-    def identity(route: Route) -> Identity:
-        if route.scope is None:
-            return KeyIdentity(pair, account)
-        return TokenIdentity(tokens, frozenset({route.scope}), mint, pair.name, pair.keys)
-
-    return identity
-
-
-_working: dict[str, int] = {}  # account → which of its keys worked last
-_tokens: dict[str, TokenCache] = {}
-_lock = threading.Lock()
-
-
-def _account(pair: ApiKeyPair, base_url: str) -> str:
-    return hashlib.sha256("\0".join((base_url, *pair.keys)).encode()).hexdigest()
-
-
 def check_key(key: Any, what: str) -> str:
     """Return a key as it is sent.
 
@@ -124,43 +95,75 @@ def check_key(key: Any, what: str) -> str:
     text = key.strip() if isinstance(key, str) else ""
     if not text:
         raise VolubileInputError(f"{what} is empty: create one at {DASHBOARD} and store it in the connection.")
-    if not HEADER_SAFE.fullmatch(text):
+    if not _HEADER_SAFE.fullmatch(text):
         raise VolubileInputError(f"{what} holds a space or another character no key has: copy it again.")
     return text
 
 
-def key_in_use(pair: ApiKeyPair, base_url: str) -> str:
-    """Which key this process uses now: ``primary`` or ``secondary``."""
-    return ("primary", "secondary")[_working.get(_account(pair, base_url), 0)]
+def digest(*parts: str | None) -> str:
+    """What tells accounts and credentials apart without a secret in it."""
+    return hashlib.sha256("\0".join(part or "" for part in parts).encode()).hexdigest()
 
 
-class KeyIdentity:
-    """One of the pair: the one that worked last in this process first, the other once if it is refused.
+class Identity(Protocol):
+    """What one request carries, over all its attempts."""
 
-    :param account: under which the process remembers what works.
+    secrets: tuple[str, ...]  # what must be taken out of whatever comes from the server
+
+    def headers(self, send: Send) -> dict[str, str]:
+        """What to send now. May ask for a token first, with ``send``."""
+
+    def has_another(self, status: int) -> bool:
+        """Take in the status of an answer; whether the request was refused (401) and another credential is there."""
+
+    def refusal(self, operation: str, status: int, reason: str) -> VolubileAuthError:
+        """The error to raise after a 401 with nothing left to try, or after a 403."""
+
+
+def identify(credentials: Credentials, base_url: str, scope: str | None) -> Identity:
+    """What a request carries.
+
+    :param scope: that its route needs; None where only a key is accepted.
     """
+    if isinstance(credentials, ApiKeyPair):
+        return _KeyIdentity(credentials, base_url)
+    if scope is None:
+        return _KeyIdentity(credentials.pair, base_url)
+    return _TokenIdentity(credentials.pair, base_url, frozenset({scope}))
 
-    def __init__(self, pair: ApiKeyPair, account: str) -> None:
-        self._pair = pair
-        self._account = account
-        self._current = _working.get(account, 0)
-        self._tried: set[int] = set()
 
-    def headers(self) -> dict[str, str]:
-        return {"X-Api-Key": self._pair.keys[self._current]}
+# --- keys ---------------------------------------------------------------------------------------------------------
 
-    def refused(self) -> bool:
-        self._tried.add(self._current)
-        other = 1 - self._current
-        if other in self._tried or other >= len(self._pair.keys):
-            return False
-        self._current = other
-        return True
+_working: dict[str, int] = {}  # account → which of its keys worked last
 
-    def answered(self, status: int) -> None:
-        # A 429 or 5xx may come from in front of whoever checks keys: it proves nothing.
-        if not self._tried or status == 429 or status >= 500:
-            return
+
+class _KeyIdentity:
+    """One of the pair: the one that worked last in this process first, the other once if it is refused."""
+
+    def __init__(self, pair: ApiKeyPair, base_url: str) -> None:
+        self.secrets = pair.keys
+        self._name = pair.name
+        self._account = digest(base_url, *pair.keys)
+        self._current = _working.get(self._account, 0)
+        self._refused: set[int] = set()
+
+    def headers(self, send: Send) -> dict[str, str]:
+        return {"X-Api-Key": self.secrets[self._current]}
+
+    def has_another(self, status: int) -> bool:
+        if status == 401:
+            self._refused.add(self._current)
+            other = 1 - self._current
+            if other in self._refused or other >= len(self.secrets):
+                return False
+            self._current = other
+            return True
+        # A 429 or 5xx may come from a gateway in front of the API: it proves nothing about the key.
+        if self._refused and status != 429 and status < 500:
+            self._remember()
+        return False
+
+    def _remember(self) -> None:
         with _lock:
             if _working.get(self._account, 0) == self._current:
                 return
@@ -169,39 +172,165 @@ class KeyIdentity:
         log.warning(
             "Connection %r: the %s API key was refused (401), the %s one works and is used from now on in this "
             "process. Create a new key at %s and store it in the connection in place of the refused one.",
-            self._pair.name,
+            self._name,
             fails,
             works,
             DASHBOARD,
         )
 
     def refusal(self, operation: str, status: int, reason: str) -> VolubileAuthError:
-        name = self._pair.name
         if status == 403:
-            return VolubileAuthError(
-                f"Connection {name!r}: {operation} is forbidden (403) for this account's API key. "
-                f"Check the account's rights at {DASHBOARD}; repeating the request does not help.{said(reason)}",
-                operation=operation,
-                status=status,
+            text = (
+                f"{operation} is forbidden (403) for this account's API key. Check the account's rights at "
+                f"{DASHBOARD}; repeating the request does not help."
             )
-        which = "both API keys were" if len(self._pair.keys) > 1 else "the API key was"
-        return VolubileAuthError(
-            f"Connection {name!r}: {which} refused (401) for {operation}. They are missing, disabled, or of a disabled "
-            f"account: compare the connection's password and secondary_api_key with {DASHBOARD}.{said(reason)}",
-            operation=operation,
-            status=status,
-        )
+        else:
+            which = "both API keys were" if len(self.secrets) > 1 else "the API key was"
+            text = (
+                f"{which} refused (401) for {operation}. They are missing, disabled, or of a disabled account: "
+                f"compare the connection's password and secondary_api_key with {DASHBOARD}."
+            )
+        return _refusal(self._name, text, operation, status, reason)
 
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        return self._pair.keys
+
+def _refusal(name: str, text: str, operation: str, status: int, reason: str) -> VolubileAuthError:
+    said = f" The server says: {reason}" if reason else ""
+    return VolubileAuthError(f"Connection {name!r}: {text}{said}", operation=operation, status=status)
+
+
+# --- tokens -------------------------------------------------------------------------------------------------------
+
+
+def issue_token(send: Send, base_url: str, scopes: Iterable[str] | str) -> IssuedToken:
+    """Ask for a token; see :meth:`VolubileClient.issue_token`."""
+    wanted = [scopes] if isinstance(scopes, str) or not isinstance(scopes, Iterable) else list(scopes)
+    unknown = [scope for scope in wanted if not isinstance(scope, str) or scope not in SCOPES]
+    if unknown or not wanted:
+        told = ", ".join(map(repr, unknown)) or "none at all"
+        raise VolubileInputError(f"scopes: {told}; the API knows {', '.join(sorted(SCOPES))}.")
+    body = json.dumps({"scope": sorted(wanted)}).encode()
+    answer = send(Message(ISSUE_TOKEN, base_url + ISSUE_TOKEN.path, body=body))
+    data = read_json(ISSUE_TOKEN, answer)
+    token = data.get("token") if isinstance(data, dict) else None
+    if not isinstance(token, str) or not _HEADER_SAFE.fullmatch(token):
+        raise unreadable(ISSUE_TOKEN, answer, "holds no usable token")
+    life = token_lifetime(token, data.get("expiresIn"))
+    if life is None:
+        raise unreadable(ISSUE_TOKEN, answer, "holds a token that is over, or does not say how long it lives")
+    return IssuedToken(token, frozenset(wanted), life, datetime.now(UTC) + timedelta(seconds=life))
+
+
+def token_lifetime(token: str, expires_in: Any) -> float | None:
+    """Seconds a token is good for from its receipt; None when that is not known or not positive.
+
+    What the token itself says, ``exp - iat``: no clock that goes wrong can distort it, and only the server can judge
+    whether a token is good, so its signature is not checked. ``expiresIn`` of the answer where it does not say.
+    More than :data:`LONGEST_LIFE` is cut.
+    """
+    try:
+        claims = jwt.decode(token, options={"verify_signature": False})
+    except (jwt.PyJWTError, ValueError, RecursionError):  # documented is a JWT; an opaque token is fine
+        claims = {}
+    issued, expires = claims.get("iat"), claims.get("exp")
+    if isinstance(issued, int | float) and isinstance(expires, int | float):
+        life: Any = expires - issued
+    else:
+        life = expires_in
+    if isinstance(life, bool) or not isinstance(life, int | float) or not 0 < life < float("inf"):
+        return None
+    return min(float(life), LONGEST_LIFE)
+
+
+@dataclass
+class _Slot:
+    """The token with some scopes, or the error that asking for it last ended with."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    token: IssuedToken | None = field(default=None, repr=False)
+    renew_at: float = 0.0  # monotonic
+    ends_at: float = 0.0
+    error: VolubileError | None = None
+    failed_at: float = 0.0
+
+    def get(self, ask: Callable[[], IssuedToken]) -> IssuedToken:
+        """Return a token that is good for a while; ask for one if there is none.
+
+        However many threads come, one asks. The others wait for it and share its answer, also when that is an error.
+        """
+        came = time.monotonic()
+        with self.lock:
+            if self.error is not None and self.failed_at >= came:
+                raise copy.copy(self.error)
+            if self.token is None or time.monotonic() >= self.renew_at:
+                self.token = self.error = None
+                try:
+                    self.token = ask()
+                except VolubileError as error:
+                    self.error, self.failed_at = copy.copy(error), time.monotonic()
+                    raise
+                self.ends_at = time.monotonic() + self.token.lifetime
+                self.renew_at = self.ends_at - min(RENEWAL_LEAD, 0.2 * self.token.lifetime)
+            return self.token
+
+
+_slots: dict[tuple[str, frozenset[str]], _Slot] = {}  # by account and scopes
+_lock = threading.Lock()
+
+
+class _TokenIdentity:
+    """A token with the scopes an operation needs. One that is refused is replaced once."""
+
+    def __init__(self, pair: ApiKeyPair, base_url: str, scopes: frozenset[str]) -> None:
+        self.secrets = self._keys = pair.keys
+        self._name = pair.name
+        self._base_url = base_url
+        self._scopes = scopes
+        with _lock:
+            self._slot = _slots.setdefault((digest(base_url, *pair.keys), scopes), _Slot())
+        self._token: IssuedToken | None = None
+        self._ends_at = 0.0
+        self._refusals = 0
+        self._expiries = 0
+
+    def headers(self, send: Send) -> dict[str, str]:
+        self._token = self._slot.get(lambda: issue_token(send, self._base_url, self._scopes))
+        self._ends_at = self._slot.ends_at
+        self.secrets = (self._token.token, *self._keys)
+        return {"Authorization": f"Bearer {self._token.token}"}
+
+    def has_another(self, status: int) -> bool:
+        if status != 401:
+            return False
+        with self._slot.lock:
+            if self._slot.token is self._token:  # and not a newer one already
+                self._slot.token = None
+        # Waiting for the rate window may outlast a token. That is no refusal, but must end too.
+        if time.monotonic() >= self._ends_at:
+            self._expiries += 1
+            return self._expiries <= _EXPIRED_ON_THE_WAY
+        self._refusals += 1
+        return self._refusals <= 1
+
+    def refusal(self, operation: str, status: int, reason: str) -> VolubileAuthError:
+        scopes = ", ".join(sorted(self._scopes))
+        if status == 403:
+            text = (
+                f"{operation} is forbidden (403) for a token with the scope {scopes}. Check at {DASHBOARD} that the "
+                "account may use this scope."
+            )
+        else:
+            text = (
+                f"{operation} refused (401) a token with the scope {scopes}, and a fresh one too. Check the account "
+                f"at {DASHBOARD}, or use the API keys directly (auth = api_key)."
+            )
+        return _refusal(self._name, text, operation, status, reason)
 
 
 def _forget() -> None:
     """Start anew in a forked child: a lock may be held by a thread that is not there."""
     global _lock
     _lock = threading.Lock()
-    _tokens.clear()
+    _slots.clear()
 
 
 if hasattr(os, "register_at_fork"):

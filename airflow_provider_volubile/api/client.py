@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -14,16 +15,9 @@ from typing import Any, Self
 
 from airflow_provider_volubile.api import routes, wire
 from airflow_provider_volubile.api.addresses import check_base_url
-from airflow_provider_volubile.api.answers import (
-    is_empty,
-    read_accepted,
-    read_json,
-    read_one,
-    read_page,
-    read_transcript,
-    unreadable,
-)
-from airflow_provider_volubile.api.auth import Credentials, identify
+from airflow_provider_volubile.api.answers import is_empty, read_accepted, read_one, read_page, read_transcript
+from airflow_provider_volubile.api.auth import Credentials, issue_token
+from airflow_provider_volubile.api.headers import RateLimit
 from airflow_provider_volubile.api.models import (
     AcceptedCall,
     Agent,
@@ -36,9 +30,8 @@ from airflow_provider_volubile.api.models import (
 from airflow_provider_volubile.api.paging import walk
 from airflow_provider_volubile.api.recordings import Recording, open_recording
 from airflow_provider_volubile.api.routes import Route
-from airflow_provider_volubile.api.sending import Message, RateLimit, RetryBudget, Sender, Window
-from airflow_provider_volubile.api.tokens import check_scopes, issued_token
-from airflow_provider_volubile.api.transport import JSON_LIMIT, Answer, Transport
+from airflow_provider_volubile.api.sending import RetryBudget, Sender, Window
+from airflow_provider_volubile.api.transport import JSON_LIMIT, Answer, Message, Transport
 from airflow_provider_volubile.exceptions import (
     VolubileInputError,
     VolubileNotFound,
@@ -66,7 +59,7 @@ class VolubileClient:
     :param timeout: seconds without progress, or one number each for connecting and reading.
     :param background: this client polls: it leaves the window's reserve to others.
     :param retry: how long a request is kept trying.
-    :param on_secret: called with each token that is received, so that logs can mask it.
+    :param on_secret: called with each token that :meth:`issue_token` hands out, so that logs can mask it.
     :param sleep: waits between attempts.
     """
 
@@ -83,11 +76,11 @@ class VolubileClient:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.base_url = check_base_url(base_url)
-        self._transport = Transport(timeout)
         self._on_secret = on_secret
         self._sender = Sender(
-            self._transport,
-            identify(credentials, self.base_url, self.issue_token),
+            Transport(timeout),
+            self.base_url,
+            credentials,
             window,
             budget=retry or RetryBudget(),
             background=background,
@@ -109,7 +102,7 @@ class VolubileClient:
 
     def close(self) -> None:
         """Close idle connections. The client can still be used."""
-        self._transport.close()
+        self._sender.transport.close()
 
     @property
     def rate_limit(self) -> RateLimit | None:
@@ -287,7 +280,7 @@ class VolubileClient:
         """
         if offset < 0:
             raise VolubileInputError(f"offset {offset} is negative: it counts the bytes to skip.")
-        return open_recording(self._sender, self._transport, self.base_url, wire.check_id(call_id, "call_id"), offset)
+        return open_recording(self._sender, wire.check_id(call_id, "call_id"), offset)
 
     # --- campaigns ------------------------------------------------------------------------------------------------
 
@@ -381,19 +374,10 @@ class VolubileClient:
         :param scopes: such as ``calls:read``; one text for a single one.
         :raises VolubileProtocolError: the answer holds no token, or one whose life is over or unknown.
         """
-        route = routes.ISSUE_TOKEN
-        wanted = check_scopes(scopes)
-        answer = self._send(route, body={"scope": sorted(wanted)})
-        data = read_json(route, answer)
-        token = data.get("token") if isinstance(data, dict) else None
-        if isinstance(token, str) and self._on_secret is not None:
-            self._on_secret(token)
-        flaw = ""
-        try:
-            return issued_token(token, data, wanted, answer.headers)
-        except ValueError as error:
-            flaw = str(error)
-        raise unreadable(route, answer, flaw)
+        issued = issue_token(self._sender.send, self.base_url, scopes)
+        if self._on_secret is not None:
+            self._on_secret(issued.token)
+        return issued
 
     # ----------------------------------------------------------------------------------------------------------------
 
@@ -408,4 +392,15 @@ class VolubileClient:
         not_after: float = math.inf,
     ) -> Answer:
         url = self.base_url + wire.path(route.path, identifier)
-        return self._sender.send(Message(route, url, params, body, limit=limit, not_after=not_after))
+        content = None if body is None else _encode(route, body)
+        return self._sender.send(Message(route, url, params, content, limit=limit, not_after=not_after))
+
+
+def _encode(route: Route, body: Any) -> bytes:
+    with suppress(TypeError, ValueError, RecursionError):
+        return json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
+    raise VolubileInputError(
+        f"{route.operation}: the request holds something that is not JSON: use texts, numbers, true, false, lists and "
+        "objects only.",
+        operation=route.operation,
+    )

@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from urllib.parse import urljoin, urlsplit
+
+import requests
 
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.api.addresses import is_loopback, origin
 from airflow_provider_volubile.api.answers import unreadable
 from airflow_provider_volubile.api.routes import GET_RECORDING
-from airflow_provider_volubile.api.sending import Message, Sender
-from airflow_provider_volubile.api.transport import Answer, ConnectionFault, Transport
+from airflow_provider_volubile.api.sending import Sender
+from airflow_provider_volubile.api.transport import Answer, ConnectionFault, Message, read_chunks
 from airflow_provider_volubile.exceptions import (
     VolubileNotFound,
     VolubileProtocolError,
@@ -66,54 +69,41 @@ class Recording:
 
 
 @contextmanager
-def open_recording(
-    sender: Sender, transport: Transport, base_url: str, call_id: str, offset: int = 0
-) -> Iterator[Recording]:
+def open_recording(sender: Sender, call_id: str, offset: int = 0) -> Iterator[Recording]:
     """Find and open a recording; see :meth:`VolubileClient.open_recording`."""
-    answer = _find(sender, transport, base_url, wire.path(GET_RECORDING.path, call_id, what="call id"), offset)
-    try:
-        chunks = transport.read_chunks(answer)
+    answer, stream = _find(sender, sender.base_url + wire.path(GET_RECORDING.path, call_id, what="call id"), offset)
+    with closing(stream):
+        chunks = read_chunks(stream, sender.transport.timeout)
         first = _first(chunks)
-        recording = _describe(answer, _chain(first, chunks), offset)
+        recording = _describe(answer, chain([first], chunks) if first else iter(()), offset)
         if not first and (recording.length is None or recording.length == recording.offset == 0):
             raise _not_recorded(answer.status)
         yield recording
-    finally:
-        if answer.stream is not None:
-            answer.stream.close()
 
 
-def _find(sender: Sender, transport: Transport, base_url: str, path: str, offset: int) -> Answer:
-    """Follow redirects and links to an answer that holds audio."""
+def _find(sender: Sender, url: str, offset: int) -> tuple[Answer, requests.Response]:
+    """Follow redirects and links to an answer that holds audio, and its open response."""
     headers = {"Accept": "audio/*, application/json;q=0.5, */*;q=0.1", "Accept-Encoding": "identity"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
-    url = base_url + path
+    anonymous = False
     for _ in range(MAX_HOPS + 1):
-        answer = sender.send(
-            Message(
-                GET_RECORDING,
-                url,
-                headers=headers,
-                anonymous=origin(url) != origin(base_url),
-                stream=True,
-            )
-        )
-        link = _link(transport, answer)
-        if link is None:
-            if answer.status == 204:
-                raise _not_recorded(answer.status)
-            return answer
-        url = _checked_hop(url, link, base_url, answer.status)
+        # Once elsewhere, always a stranger: storage that leads back to the API must not choose what our key asks for.
+        anonymous = anonymous or origin(url) != origin(sender.base_url)
+        answer = sender.send(Message(GET_RECORDING, url, headers=headers, anonymous=anonymous, stream=True))
+        link = _link(answer, sender.transport.timeout)
+        if link is None and answer.stream is not None:
+            return answer, answer.stream
+        url = _checked_hop(url, link or "", sender.base_url, answer.status)
     raise VolubileProtocolError(
         f"{GET_RECORDING.operation}: the recording is behind more than {MAX_HOPS} redirects.",
         operation=GET_RECORDING.operation,
     )
 
 
-def _link(transport: Transport, answer: Answer) -> str | None:
+def _link(answer: Answer, timeout: tuple[float, float]) -> str | None:
     """Where an answer sends us; None when it is the audio itself."""
-    if 300 <= answer.status < 400:
+    if answer.stream is None:
         location = answer.headers.get("Location")
         if not location:
             raise unreadable(GET_RECORDING, answer, "is a redirect to nowhere")
@@ -121,16 +111,11 @@ def _link(transport: Transport, answer: Answer) -> str | None:
     if "json" not in answer.headers.get("Content-Type", "").lower():
         return None
     body = b""
-    try:
-        for chunk in transport.read_chunks(answer):
+    with closing(answer.stream), suppress(ConnectionFault):  # an incomplete link is not JSON
+        for chunk in read_chunks(answer.stream, timeout):
             body += chunk
             if len(body) > _LINK_LIMIT:
                 break
-    except ConnectionFault:
-        pass  # an incomplete link is not JSON
-    finally:
-        if answer.stream is not None:
-            answer.stream.close()
     if not body.strip():
         raise _not_recorded(answer.status)
     data = None
@@ -191,12 +176,6 @@ def _broken_off(at: int, reason: str) -> VolubileUnavailable:
         f"{GET_RECORDING.operation}: the recording broke off after {at} bytes ({reason}). Open it again from there.",
         operation=GET_RECORDING.operation,
     )
-
-
-def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    if first:
-        yield first
-    yield from rest
 
 
 def _not_recorded(status: int) -> VolubileNotFound:

@@ -44,19 +44,3 @@ GET_CAMPAIGN = Route("getCampaign", "GET", "/v1/campaigns/{id}", "campaigns:read
 UPDATE_CAMPAIGN_STATUS = Route(
     "updateCampaignStatus", "POST", "/v1/campaigns/{id}/status", "campaigns:write", repeatable=True
 )
-
-ROUTES = (
-    ISSUE_TOKEN,
-    LIST_AGENTS,
-    GET_AGENT,
-    UPDATE_AGENT,
-    LIST_CALLS,
-    GET_CALL,
-    CREATE_CALL,
-    GET_RECORDING,
-    GET_TRANSCRIPT,
-    CREATE_BULK_CALLS,
-    CREATE_CAMPAIGN,
-    GET_CAMPAIGN,
-    UPDATE_CAMPAIGN_STATUS,
-)

@@ -1,67 +1,67 @@
 """One request, one answer: connections, time limits, body limits, and whether a request left this machine.
 
-No retries and no credentials of its own: who may be sent what again is decided in :mod:`.sending`.
+No retries and no credentials of its own: :mod:`.sending` decides what is sent again, and :mod:`.auth` with which key.
 """
 
 from __future__ import annotations
 
-import http.client
-import io
 import os
 import socket
 import ssl
+import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from http.client import HTTPException
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
+import urllib3.connection
 import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 
 from airflow_provider_volubile import __version__
 from airflow_provider_volubile.api.addresses import find_proxy
-from airflow_provider_volubile.api.url_redaction import hide_urls_in_logs, quiet_urls
+from airflow_provider_volubile.api.routes import Route
+from airflow_provider_volubile.api.url_redaction import hide_urls_in_logs, redacted_urls
 from airflow_provider_volubile.exceptions import VolubileInputError
 from airflow_provider_volubile.masking import mask_phones
 
 #: Bytes of a JSON body after decompression.
 JSON_LIMIT = 32 * 2**20
-#: Seconds for one body from its first to its last byte, however slowly they drip. All that comes before has to be there
-#: within the read timeout.
+#: Seconds for one body from its first to its last byte, however slowly they drip.
 BODY_SECONDS = 300.0
 #: The same for a recording, whose size is not limited.
 STREAM_SECONDS = 3600.0
+#: Connections that stay open between requests; more threads than that open connections for one request each.
+POOL_SIZE = 32
 
 _READ_SIZE = 2**16
-_IDLE_SESSIONS = 10
-_FAULTS = (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, OSError)
+_FAULTS = (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, OSError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A request as it is sent.
+class Message:
+    """A request without its credentials.
 
-    :param own_connection: use a connection that no other request used. On a kept-alive one that the server has just
-        closed, nobody could tell whether it took the request.
-    :param stream: leave the body of a success unread, for :meth:`Transport.read_chunks`.
+    :param url: whole, without the query.
+    :param anonymous: without credentials and outside the account's window: for other hosts than the API.
+    :param stream: leave the body of a success unread, for :func:`read_chunks`.
     :param limit: bytes of body to read; a larger one is a flaw of the answer.
+    :param not_after: of :func:`time.monotonic`: it is not sent later.
     """
 
-    method: str
+    route: Route
     url: str
-    headers: Mapping[str, str] = field(repr=False)
     params: Mapping[str, str | int] | None = field(default=None, repr=False)
     body: bytes | None = field(default=None, repr=False)
-    own_connection: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    anonymous: bool = False
     stream: bool = False
     limit: int = JSON_LIMIT
+    not_after: float = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,219 +85,177 @@ class Answer:
 
 
 class ConnectionFault(Exception):
-    """No answer. ``sent``: whether the server may have read the request. The text is fit for people."""
+    """No answer, or no complete one. The text is fit for people.
 
-    def __init__(self, reason: str, *, sent: bool) -> None:
+    :param sent: the server may have read the request.
+    :param may_pass: another attempt may succeed.
+    """
+
+    def __init__(self, reason: str, *, sent: bool, may_pass: bool = True) -> None:
         super().__init__(reason)
         self.reason = reason
         self.sent = sent
-
-
-class _Body:
-    """A request body that knows whether any of it was handed to the connection.
-
-    The headers announce its length and go first, so a server that never got the body cannot have acted on it. This
-    holds for every way to fail before: resolving, connecting, the proxy, TLS.
-    """
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.started = False
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __iter__(self) -> Iterator[bytes]:
-        self.started = True
-        yield self._data
-
-
-class _NoAuth(requests.auth.AuthBase):
-    """Explicitly nobody: without an auth object, requests would look up the host in ``.netrc``."""
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        return request
-
-
-_NO_AUTH = _NoAuth()
+        self.may_pass = may_pass
 
 
 class Transport:
-    """Sends requests over kept-alive connections. May be used by many threads: each borrows a session of its own.
+    """Sends requests over kept-alive connections. Threads may share it.
 
     :param timeout: seconds without progress, for connecting and for reading, or one for each.
     """
 
     def __init__(self, timeout: float | tuple[float, float] = 30.0) -> None:
-        self._timeout = timeout if isinstance(timeout, tuple) else (timeout, timeout)
-        if not all(isinstance(t, int | float) and 0 < t < float("inf") for t in self._timeout):
+        self.timeout = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+        if not all(isinstance(t, int | float) and 0 < t < float("inf") for t in self.timeout):
             raise VolubileInputError(f"timeout {timeout!r} must be a positive number of seconds, or two of them.")
-        self._idle: deque[requests.Session] = deque()
+        self._session = _new_session()
         hide_urls_in_logs()
 
-    def exchange(self, request: Outgoing) -> Answer:
+    def exchange(self, message: Message, credentials: Mapping[str, str]) -> Answer:
         """Send one request and read its answer. Redirects and errors are answers like others.
+
+        A request that dials has a connection of its own: on a kept-alive one that the server has just closed, nobody
+        could tell whether it took the request.
 
         :raises ConnectionFault: no answer came.
         """
-        session = _new_session() if request.own_connection or request.stream else self._borrow()
-        last_use = True
+        session = self._session if message.route.repeatable else _new_session(keep_alive=False)
+        keep_open = message.route.repeatable
         try:
-            response, sent_at, received_at = self._send(session, request)
-            if request.stream and 200 <= response.status_code < 300:
-                last_use = False
+            sent_at = time.monotonic()
+            response = _send(session, message, credentials, self.timeout)
+            received_at = time.monotonic()
+            if message.stream and 200 <= response.status_code < 300:
                 return Answer(response.status_code, response.headers, sent_at, received_at, stream=response)
-            body, flaw, broken_off = _read(response, request.limit, self._timeout)
-            if not (flaw or request.own_connection or request.stream) and len(self._idle) < _IDLE_SESSIONS:
-                last_use = False
-                self._idle.append(session)
+            body, flaw, broken_off = None, "", False
+            try:
+                body = _read(response, message.limit, self.timeout)
+                flaw = "" if body is not None else f"it is larger than {message.limit / 2**20:g} MiB"
+            except ConnectionFault as fault:
+                flaw, broken_off = fault.reason, fault.may_pass
+            if flaw or message.stream:
+                response.close()  # what is left in the connection is no beginning of another answer
             return Answer(response.status_code, response.headers, sent_at, received_at, body, flaw, broken_off)
         finally:
-            if last_use:
+            if not keep_open:
                 session.close()
-
-    def read_chunks(self, answer: Answer, size: int = _READ_SIZE) -> Iterator[bytes]:
-        """The body of a streamed answer, piece by piece as it comes.
-
-        :raises ConnectionFault: it broke off, or took longer than :data:`STREAM_SECONDS`.
-        """
-        assert answer.stream is not None  # noqa: S101
-        _allow(answer.stream, STREAM_SECONDS)
-        while True:
-            fault = chunk = None
-            try:
-                chunk = answer.stream.raw.read1(size, decode_content=True)
-            except _FAULTS as error:
-                fault = describe(error, self._timeout)
-            if fault:
-                raise ConnectionFault(fault, sent=True)
-            if not chunk:
-                return
-            yield chunk
 
     def close(self) -> None:
         """Close the connections that are idle."""
-        while self._idle:
-            self._idle.pop().close()
+        self._session.close()
 
-    def _borrow(self) -> requests.Session:
+
+def _send(
+    session: requests.Session, message: Message, credentials: Mapping[str, str], timeout: tuple[float, float]
+) -> requests.Response:
+    _this_thread.sent = None
+    content_type = {} if message.body is None else {"Content-Type": "application/json"}
+    try:
+        with redacted_urls():
+            return session.request(
+                message.route.method,
+                message.url,
+                params=message.params,
+                data=message.body,
+                headers={**content_type, **message.headers, **credentials},
+                proxies={"http": ""},  # plain http is for this machine only, so no proxy may carry it elsewhere
+                timeout=timeout,
+                allow_redirects=False,
+                stream=True,
+            )
+    except _FAULTS as error:
+        sent, reason = _this_thread.sent, describe(error, timeout)
+        if sent is None:  # none of our connections took part: a fault before, or one of a mocked session
+            sent = isinstance(error, requests.ConnectionError | requests.Timeout)
+            sent = sent and not isinstance(error, requests.ConnectTimeout)
+        may_pass = sent or isinstance(error, requests.ConnectionError | requests.Timeout)
+    if message.url.startswith("https:"):
         try:
-            return self._idle.pop()
-        except IndexError:
-            return _new_session()
+            find_proxy(message.url)
+        except ValueError as flaw:
+            reason, may_pass = str(flaw), False
+    # Raised out here so that the original, whose text holds the URL with its numbers, is no part of it.
+    raise ConnectionFault(reason, sent=sent, may_pass=may_pass)
 
-    def _send(self, session: requests.Session, request: Outgoing) -> tuple[requests.Response, float, float]:
-        body = _Body(request.body) if request.body is not None else None
-        headers = dict(request.headers)
-        if request.own_connection:
-            headers["Connection"] = "close"
-        # Plain http is for this machine only, so no proxy may carry it elsewhere.
-        session.trust_env = is_https = urlsplit(request.url).scheme == "https"
-        sent_at = time.monotonic()
+
+def read_chunks(
+    response: requests.Response, timeout: tuple[float, float], seconds: float | None = None
+) -> Iterator[bytes]:
+    """The body of an answer, piece by piece as it comes: a small one that unpacks into a huge one fills no memory.
+
+    :param seconds: for all of it; :data:`STREAM_SECONDS` by default.
+    :raises ConnectionFault: it broke off, or took longer.
+    """
+    seconds = STREAM_SECONDS if seconds is None else seconds
+    until = time.monotonic() + seconds
+    while True:
+        fault = None
         try:
-            with quiet_urls():
-                response = session.request(
-                    request.method,
-                    request.url,
-                    params=request.params,
-                    data=body,
-                    headers=headers,
-                    auth=_NO_AUTH,
-                    timeout=self._timeout,
-                    allow_redirects=False,
-                    stream=True,
-                )
-            return response, sent_at, time.monotonic()
-        except (*_FAULTS, ValueError) as error:  # ValueError: of an address in the environment
-            reason = describe(error, self._timeout)
-        if is_https:
-            try:
-                find_proxy(request.url)
-            except ValueError as flaw:
-                reason = str(flaw)
-        # Raised out here so that the original, whose text holds the URL with its numbers, is no part of it.
-        raise ConnectionFault(reason, sent=body is None or body.started)
+            chunk = response.raw.read1(_READ_SIZE, decode_content=True)
+        except _FAULTS as error:
+            fault = describe(error, timeout)
+        if fault:
+            raise ConnectionFault(fault, sent=True)
+        if not chunk:
+            return
+        if time.monotonic() > until:
+            raise ConnectionFault(f"it took longer than {seconds:g} s", sent=True, may_pass=False)
+        yield chunk
 
 
-class _TooSlow(TimeoutError):
-    """Bytes came, but not all of them in time. The text is fit for people."""
+def _read(response: requests.Response, limit: int, timeout: tuple[float, float]) -> bytes | None:
+    """Return the body; None when it is larger than the limit."""
+    parts: list[bytes] = []
+    size = 0
+    for chunk in read_chunks(response, timeout, BODY_SECONDS):
+        parts.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            return None
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-class _Timed(io.RawIOBase):
-    """What a socket receives until a moment, and never later: a time limit for each wait bounds none of what drips."""
-
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
-        self._raw = raw
-        self._sock = sock
-        self._timeout = sock.gettimeout() or BODY_SECONDS
-        self._came = False
-        self.allow(self._timeout, "the beginning of its answer")
-
-    def allow(self, seconds: float, what: str) -> None:
-        """Begin a part of the answer."""
-        self._until = time.monotonic() + seconds
-        self._excess = f"{what} took longer than {seconds:g} s"
-        with suppress(OSError):  # closed, when there is no body
-            self._sock.settimeout(self._timeout)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        left = self._until - time.monotonic()
-        if left <= 0:
-            raise _TooSlow(self._excess)
-        self._sock.settimeout(min(left, self._timeout))
-        try:
-            count: int | None = self._raw.readinto(buffer)
-        except TimeoutError:
-            if self._came and left < self._timeout:
-                raise _TooSlow(self._excess) from None
-            raise
-        self._came = True
-        return count
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
+class _ThisThread(threading.local):
+    sent: bool | None = None  # None: no connection was asked for
 
 
-class _Response(http.client.HTTPResponse):
-    """Reads in time whatever comes: answers of 1xx before its own, headers, lines between chunks and after them."""
-
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        self.timed = _Timed(self.fp.detach(), sock)
-        self.fp = io.BufferedReader(self.timed)
+_this_thread = _ThisThread()
 
 
-def _allow(response: requests.Response, seconds: float) -> None:
-    """Give a body its time, from now on."""
-    original = response.raw._original_response
-    assert isinstance(original, _Response)  # noqa: S101
-    original.timed.allow(seconds, "it")
+class _Connection(urllib3.connection.HTTPConnection):
+    """Notes whether a request was begun. What fails before (resolving, connecting, the proxy, TLS) was never sent."""
+
+    def connect(self) -> None:
+        _this_thread.sent = False
+        super().connect()
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.is_closed:
+            self.connect()
+        _this_thread.sent = True
+        super().request(*args, **kwargs)
 
 
 @cache
-def _timed(pool: Any) -> Any:
-    """A pool's class whose connections read in time."""
-    connection = type(pool.ConnectionCls.__name__, (pool.ConnectionCls,), {"response_class": _Response})
+def _noting(pool: type[urllib3.HTTPConnectionPool]) -> type[urllib3.HTTPConnectionPool]:
+    """A class of connection pools, with connections as above. There is one for http, https and SOCKS each."""
+    connection = type(pool.ConnectionCls.__name__, (_Connection, pool.ConnectionCls), {})
     return type(pool.__name__, (pool,), {"ConnectionCls": connection})
 
 
 class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self._time(self.poolmanager)
+        self._note(self.poolmanager)
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        known = self.proxy_manager.get(proxy)
-        return known or self._time(super().proxy_manager_for(proxy, **kwargs))
+        return self._note(super().proxy_manager_for(proxy, **kwargs))
 
     @staticmethod
-    def _time(manager: Any) -> Any:
-        classes = manager.pool_classes_by_scheme
-        manager.pool_classes_by_scheme = {scheme: _timed(pool) for scheme, pool in classes.items()}
+    def _note(manager: Any) -> Any:
+        pools = manager.pool_classes_by_scheme
+        if not any(issubclass(pool.ConnectionCls, _Connection) for pool in pools.values()):
+            manager.pool_classes_by_scheme = {scheme: _noting(pool) for scheme, pool in pools.items()}
         return manager
 
 
@@ -308,73 +266,60 @@ class _Session(requests.Session):
         return None
 
 
-def _new_session() -> requests.Session:
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Without an auth object, requests would look up the host in ``.netrc``."""
+    return request
+
+
+def _new_session(*, keep_alive: bool = True) -> requests.Session:
     session = _Session()
+    session.auth = _no_auth
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers["User-Agent"] = f"airflow-provider-volubile/{__version__}"
     session.headers["Accept"] = "application/json"
-    session.mount("https://", _Adapter(max_retries=0))
-    session.mount("http://", _Adapter(max_retries=0))
+    if not keep_alive:
+        session.headers["Connection"] = "close"
+    adapter = _Adapter(pool_maxsize=POOL_SIZE)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
     return session
-
-
-def _read(response: requests.Response, limit: int, timeout: tuple[float, float]) -> tuple[bytes | None, str, bool]:
-    """Return the body, or None with what is wrong and whether it broke off half-way.
-
-    Read in single receives, so that a small body that unpacks into a huge one cannot fill the memory.
-    """
-    _allow(response, BODY_SECONDS)
-    parts: list[bytes] = []
-    size = 0
-    try:
-        while chunk := response.raw.read1(_READ_SIZE, decode_content=True):
-            parts.append(chunk)
-            size += len(chunk)
-            if size > limit:
-                return None, f"it is larger than {limit / 2**20:g} MiB", False
-    except _FAULTS as error:
-        return None, describe(error, timeout), not any(isinstance(cause, _TooSlow) for cause in _causes(error))
-    return parts[0] if len(parts) == 1 else b"".join(parts), "", False
 
 
 def describe(error: BaseException, timeout: tuple[float, float]) -> str:
     """Say what is wrong with a connection, without the URL that the texts of the libraries hold."""
     causes = list(_causes(error))
 
-    def first(*kinds: type[BaseException]) -> BaseException | None:
+    def first(*kinds: type[BaseException]) -> Any:
         return next((cause for cause in causes if isinstance(cause, kinds)), None)
 
-    through = "the proxy: " if first(urllib3.exceptions.ProxyError) else ""
-    if slow := first(_TooSlow):
-        return f"{through}{slow}"
     if first(socket.gaierror, urllib3.exceptions.NameResolutionError):
-        return f"{through}the host name could not be resolved"
-    if isinstance(tls := first(ssl.SSLCertVerificationError), ssl.SSLCertVerificationError):
-        return f"{through}its TLS certificate was not accepted ({tls.verify_message or 'verification failed'})"
-    if isinstance(tls := first(ssl.SSLError), ssl.SSLError):
-        return f"{through}TLS failed ({getattr(tls, 'reason', None) or 'no reason given'})"
-    if first(urllib3.exceptions.SSLError, ssl.CertificateError):
-        return f"{through}TLS failed"
-    if first(ConnectionRefusedError):
-        return f"{through}the connection was refused"
-    if first(urllib3.exceptions.ReadTimeoutError, requests.ReadTimeout):
+        reason = "the host name could not be resolved"
+    elif tls := first(ssl.SSLCertVerificationError):
+        reason = f"its TLS certificate was not accepted ({tls.verify_message or 'verification failed'})"
+    elif first(ssl.SSLError, ssl.CertificateError, urllib3.exceptions.SSLError):
+        reason = f"TLS failed ({getattr(first(ssl.SSLError), 'reason', None) or 'no reason given'})"
+    elif first(ConnectionRefusedError):
+        reason = "the connection was refused"
+    elif first(urllib3.exceptions.ReadTimeoutError, requests.ReadTimeout):
         return f"nothing came for {timeout[1]:g} s"
-    if first(urllib3.exceptions.NewConnectionError) is None and first(
+    elif not first(urllib3.exceptions.NewConnectionError) and first(
         urllib3.exceptions.ConnectTimeoutError, requests.ConnectTimeout
     ):
-        return f"{through}no connection within {timeout[0]:g} s"
-    if first(ConnectionResetError, ConnectionAbortedError, BrokenPipeError):
-        return f"{through}the connection was reset"
-    for cause in causes:
-        if type(cause) is OSError:  # no errno: from a proxy's refusal or a missing CA bundle, fit for people
-            return through + (os.strerror(cause.errno) if cause.errno else mask_phones(str(cause)[:200]))
-    if first(urllib3.exceptions.DecodeError):
-        return "its compression is broken"
-    if first(HTTPException, urllib3.exceptions.ProtocolError):
-        return f"{through}the connection was closed before the answer was complete"
-    if first(requests.exceptions.InvalidURL, urllib3.exceptions.LocationParseError, UnicodeError):
-        return f"{through}no host can have this name"
-    return f"{through}the connection failed, {type(error).__name__}"
+        reason = f"no connection within {timeout[0]:g} s"
+    elif first(ConnectionResetError, ConnectionAbortedError, BrokenPipeError):
+        reason = "the connection was reset"
+    elif system := next((cause for cause in causes if type(cause) is OSError), None):
+        # Without an errno: from a proxy's refusal or a missing CA bundle, fit for people.
+        reason = os.strerror(system.errno) if system.errno else mask_phones(str(system)[:200])
+    elif first(urllib3.exceptions.DecodeError):
+        reason = "its compression is broken"
+    elif first(HTTPException, urllib3.exceptions.ProtocolError):
+        reason = "the connection was closed before the answer was complete"
+    elif first(requests.exceptions.InvalidURL, urllib3.exceptions.LocationParseError, UnicodeError):
+        reason = "no host can have this name"
+    else:
+        reason = f"the connection failed, {type(error).__name__}"
+    return f"the proxy: {reason}" if first(urllib3.exceptions.ProxyError) else reason
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -383,9 +328,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     queue = [error]
     while queue:
         current = queue.pop(0)
-        if id(current) in seen:
-            continue
-        seen.add(id(current))
-        yield current
-        linked = (current.__cause__, current.__context__, getattr(current, "reason", None), *current.args)
-        queue.extend(link for link in linked if isinstance(link, BaseException))
+        if id(current) not in seen:
+            seen.add(id(current))
+            yield current
+            linked = (current.__cause__, current.__context__, getattr(current, "reason", None), *current.args)
+            queue.extend(link for link in linked if isinstance(link, BaseException))

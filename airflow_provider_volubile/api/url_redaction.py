@@ -40,7 +40,7 @@ def hide_urls_in_logs() -> None:
 
 
 @contextmanager
-def quiet_urls() -> Iterator[None]:
+def redacted_urls() -> Iterator[None]:
     """Mark what this thread does meanwhile as ours."""
     _ours.under_way = True
     try:

@@ -17,9 +17,10 @@ from airflow.sdk.log import mask_secret
 from airflow_provider_volubile.api.addresses import find_proxy
 from airflow_provider_volubile.api.auth import ApiKeyPair
 from airflow_provider_volubile.api.client import VolubileClient
+from airflow_provider_volubile.api.headers import RateLimit
 from airflow_provider_volubile.api.rate_window import LENGTH, RateWindow
 from airflow_provider_volubile.api.routes import DASHBOARD, LIST_AGENTS
-from airflow_provider_volubile.api.sending import RateLimit, RetryBudget
+from airflow_provider_volubile.api.sending import RetryBudget
 from airflow_provider_volubile.exceptions import (
     VolubileAuthError,
     VolubileInputError,

@@ -5,7 +5,6 @@ Every operator imports this module, and so does every parse of their Dags: what 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -57,19 +56,22 @@ class VolubileHook(BaseHook):
 
         :raises VolubileInputError: as for :attr:`settings`.
         """
-        settings = self.settings
-        return hashlib.sha256(f"{settings.base_url}\n{settings.primary}".encode()).hexdigest()
+        from airflow_provider_volubile.api.auth import digest
+
+        return digest(self.settings.base_url, self.settings.primary)
 
     @property
-    def caller(self) -> str:
-        """What tells apart who asks, without a secret in it: the account, with which keys, and how.
+    def credentials_id(self) -> str:
+        """What tells credentials apart, without a secret in it: the account, its keys, and how they are used.
 
-        Of two connections to one account, one may hold a mistyped key: what is refused to it, the other may do.
+        Two connections to one account may hold different keys: what is refused with one, the other may do.
 
         :raises VolubileInputError: as for :attr:`settings`.
         """
+        from airflow_provider_volubile.api.auth import digest
+
         settings = self.settings
-        return hashlib.sha256(f"{self.account}\n{settings.secondary}\n{settings.auth}".encode()).hexdigest()
+        return digest(settings.base_url, settings.primary, settings.secondary, settings.auth)
 
     def client(self, *, background: bool = False) -> VolubileClient:
         """A client for this connection. All clients of one account in a process share its rate window.

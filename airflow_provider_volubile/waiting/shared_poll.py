@@ -268,7 +268,7 @@ def shared_poll(name: str, make_client: ClientFactory) -> SharedPoll:
 
 def _account(volubile_conn_id: str) -> str:
     try:
-        return VolubileHook(volubile_conn_id).caller
+        return VolubileHook(volubile_conn_id).credentials_id
     except Exception as error:
         log.warning("Connection %r cannot be read: %s", volubile_conn_id, as_volubile_error(error))
         return volubile_conn_id

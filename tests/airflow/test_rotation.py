@@ -44,10 +44,10 @@ LIVES = int(os.environ.get("TOKEN_LIVES", "4"))
 @pytest.fixture(autouse=True)
 def _fresh_process_memory() -> Iterator[None]:
     auth._working.clear()
-    auth._tokens.clear()
+    auth._slots.clear()
     yield
     auth._working.clear()
-    auth._tokens.clear()
+    auth._slots.clear()
 
 
 def campaign(**changes: Any) -> BaseOperator:

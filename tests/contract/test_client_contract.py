@@ -11,16 +11,17 @@ from typing import Any
 import pytest
 import yaml
 
-from airflow_provider_volubile.api import wire
+from airflow_provider_volubile.api import routes, wire
 from airflow_provider_volubile.api.auth import ApiKeyPair, BearerTokens
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.api.rate_window import RateWindow
-from airflow_provider_volubile.api.routes import ROUTES, SCOPES
+from airflow_provider_volubile.api.routes import SCOPES, Route
 from tests.contract.openapi_contract import assert_request_valid
 from tests.unit.api.stub import Server, answer, start_server
 
 OPENAPI = yaml.safe_load((Path(__file__).parent / "openapi.yaml").read_text())
 AGENT = "5b0f3c52-8a0e-4a4e-9d0c-6f2b1c7e9a10"
+ROUTES = tuple(value for value in vars(routes).values() if isinstance(value, Route))
 ID = "9e7d5a10-64c3-4f0b-b2d8-71f0c4e8a633"
 PHONE = "+33639980142"
 PEOPLE = [{"phone": PHONE, "context": {"firstName": "Lucie", "visits": 3}}, {"phone": "+33199001277"}]

@@ -55,7 +55,7 @@ def _fresh_process_memory() -> Iterator[None]:
     for thread in threading.enumerate():
         if thread.name == "volubile-connection-test":  # given up by a test, and still at it
             thread.join()
-    for memory in (auth._working, auth._tokens, pacing._windows):
+    for memory in (auth._working, auth._slots, pacing._windows):
         memory.clear()
 
 
@@ -482,7 +482,7 @@ def test_a_token_with_absurd_claims_is_an_error_or_works_but_never_hangs(
 def test_a_token_whose_life_is_over_before_it_begins(
     expires_in: int, define: Define, simulator: Simulator, keys: dict[str, Any]
 ) -> None:
-    simulator.configure(token_expires_in=expires_in)
+    simulator.configure(token_expires_in=expires_in, token_format="opaque")
     with pytest.raises(VolubileError, match="issueToken"):
         define(**with_extra(keys, auth="bearer")).client().list_agents()
 

@@ -22,7 +22,6 @@ from airflow_provider_volubile.api.sending import RetryBudget
 from airflow_provider_volubile.exceptions import VolubileUnavailable
 from airflow_provider_volubile.hooks.volubile import VolubileHook
 from tests.certificates import make_certificate
-from tests.unit.api import stub
 
 PRIMARY, SECONDARY = "primary-key-of-a-test", "secondary-key-of-a-test"
 AN_ID = "11111111-2222-3333-4444-555555555555"
@@ -307,17 +306,6 @@ def test_a_socks_proxy_needs_a_package(tested: Any, monkeypatch: pytest.MonkeyPa
     good, text = tested("")
     assert not good
     assert "the SOCKS proxy in ALL_PROXY needs the package PySocks" in text
-
-
-@pytest.mark.timeout(60)
-def test_a_proxy_that_drips_its_headers(tested: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    server, listener = stub.start_server()
-    server.on("CONNECT .*", stub.trickle(b"HTTP/1.1 200 OK\r\nX-A: ", b"a"))
-    monkeypatch.setenv("HTTPS_PROXY", server.url)
-    with pytest.raises(VolubileUnavailable, match=r"took longer than 0.5 s"):
-        client(timeout=0.5).get_call(AN_ID)
-    listener.shutdown(socket.SHUT_RDWR)  # wakes who waits in accept()
-    listener.close()
 
 
 # --- hosts ---

@@ -109,10 +109,10 @@ def client(make_client: Callable[..., VolubileClient]) -> VolubileClient:
 @pytest.fixture(autouse=True)
 def _fresh_process_memory() -> Iterator[None]:
     auth._working.clear()
-    auth._tokens.clear()
+    auth._slots.clear()
     yield
     auth._working.clear()
-    auth._tokens.clear()
+    auth._slots.clear()
 
 
 @pytest.fixture(autouse=True)

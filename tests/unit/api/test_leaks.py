@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_volubile.api.auth import ApiKeyPair, BearerTokens
 from airflow_provider_volubile.api.client import VolubileClient
-from airflow_provider_volubile.api.url_redaction import hide_urls_in_logs, quiet_urls
+from airflow_provider_volubile.api.url_redaction import hide_urls_in_logs, redacted_urls
 from airflow_provider_volubile.exceptions import VolubileError
 
 ID = "9e7d5a10-64c3-4f0b-b2d8-71f0c4e8a633"
@@ -149,15 +149,14 @@ def test_nothing_leaks(
     assert re.search(r"listCalls -> \d+|listCalls to 127\.0\.0\.1: no answer", log), "one line for each request"
 
 
-@pytest.mark.parametrize("spell", [str, lambda key: key.replace("/", r"\/"), lambda key: key.replace("=", r"\u003d")])
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 503])
 def test_no_part_of_a_key_is_left_where_a_long_reason_is_cut(
-    status: int, spell: Callable[[str], str], server: Any, tell: Any, make_client: Any
+    status: int, server: Any, tell: Any, make_client: Any
 ) -> None:
     pair = ApiKeyPair("planted/key+=33639980142/with=number")
     for before in range(250, 300, 7):
-        said = "x" * before + f" {spell(pair.primary)}"
-        for body in (f'{{"message": "{said}"}}', said, " " * 900 + said):
+        said = "x" * before + f" {pair.primary}"
+        for body in (json.dumps({"message": said}), said, " " * 900 + said):
             server.on(".*", tell.answer(status, body=body.encode()))
             with pytest.raises(VolubileError) as error:
                 make_client(pair).get_agent(ID)
@@ -166,18 +165,13 @@ def test_no_part_of_a_key_is_left_where_a_long_reason_is_cut(
             assert not re.search(r"x (pl|.*planted|.*with|.*number)", text), text
 
 
-@pytest.mark.parametrize("escape", ["/", "=", "+", "&", "alp"])
-def test_a_key_that_comes_back_escaped_is_taken_out_of_answers(
-    escape: str, server: Any, tell: Any, make_client: Any
-) -> None:
+def test_a_key_that_comes_back_is_taken_out_of_answers(server: Any, tell: Any, make_client: Any) -> None:
     pair = ApiKeyPair("planted/key+with=odd&characters")
-    spelled = "".join(f"\\u{ord(char):04x}" if char in escape else char for char in pair.primary)
-    for form in (spelled, spelled.replace("/", r"\/")):
-        server.on(".*/transcript", tell.answer(200, body=b'[{"action": "RING", "message": "a %s"}]' % form.encode()))
-        server.on(".*", tell.answer(200, body=b'{"id": "a", "name": "a %s", "x": "\\u00e9"}' % form.encode()))
-        agent = make_client(pair).get_agent(ID)
-        assert (agent.name, agent.model_extra) == ("a ***", {"x": "é"})
-        assert make_client(pair).get_transcript(ID)[0].message == "a ***"
+    server.on(".*/transcript", tell.answer(200, [{"action": "RING", "message": f"a {pair.primary}"}]))
+    server.on(".*", tell.answer(200, {"id": ID, "name": f"a {pair.primary}", "x": "é"}))
+    agent = make_client(pair).get_agent(ID)
+    assert (agent.name, agent.model_extra) == ("a ***", {"x": "é"})
+    assert make_client(pair).get_transcript(ID)[0].message == "a ***"
 
 
 def linked(error: BaseException | None) -> str:
@@ -204,7 +198,7 @@ def test_other_peoples_urls_are_left_alone(server: Any, tell: Any, everything_lo
     hide_urls_in_logs()
     server.on(".*", tell.answer(200, {}))
     requests.get(server.url + "/theirs?page=7", timeout=5)
-    with quiet_urls():
+    with redacted_urls():
         requests.get(server.url + "/ours?page=8", timeout=5)
     log = everything_logged.getvalue()
     assert "/theirs?page=7" in log

@@ -19,7 +19,6 @@ from airflow_provider_volubile.api import transport
 from airflow_provider_volubile.api.addresses import check_base_url, origin
 from airflow_provider_volubile.api.auth import ApiKeyPair
 from airflow_provider_volubile.api.client import VolubileClient
-from airflow_provider_volubile.api.sending import RetryBudget
 from airflow_provider_volubile.api.transport import describe
 from airflow_provider_volubile.exceptions import (
     VolubileInputError,
@@ -296,32 +295,6 @@ def test_a_body_that_drips_ends(server: Any, tell: Any, client: Any, monkeypatch
     with pytest.raises(VolubileProtocolError, match="took longer than"):
         client.get_call(ID)
     assert time.monotonic() - began < 60
-
-
-CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-WITHOUT_END = {
-    "nothing but 100 Continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
-    "a status line": (b"HTTP/1.1 200 ", b"a"),
-    "a header": (b"HTTP/1.1 200 OK\r\nX-A: ", b"a"),
-    "a length of a chunk": (CHUNKED, b"0"),
-    "what follows the chunks": (CHUNKED + b"2\r\n{}\r\n0\r\n", b"X-A: a\r\n"),
-}
-
-
-@pytest.mark.timeout(60)  # each drop comes long before the time limit for one wait is over
-@pytest.mark.parametrize(("first", "drop"), WITHOUT_END.values(), ids=WITHOUT_END)
-def test_whatever_drips_ends(
-    first: bytes, drop: bytes, server: Any, tell: Any, make_client: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(transport, "BODY_SECONDS", 0.5)
-    client = make_client(timeout=0.5, retry=RetryBudget(attempts=1))
-    server.on(".*", tell.trickle(first, drop))
-    with pytest.raises((VolubileUnavailable, VolubileProtocolError), match=r"took longer than 0.5 s"):
-        client.get_call(ID)
-    if not first.startswith(CHUNKED):
-        with pytest.raises(VolubileUnknownOutcome, match=r"the beginning of its answer took longer than 0.5 s"):
-            client.create_call(ID, RECIPIENT)
-    assert len(server.requests) <= 2
 
 
 def test_answers_that_come_before_the_answer_are_passed_over(server: Any, tell: Any, client: Any) -> None:

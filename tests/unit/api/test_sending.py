@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_volubile.api import routes
 from airflow_provider_volubile.api.client import VolubileClient
-from airflow_provider_volubile.api.routes import ROUTES, Route
+from airflow_provider_volubile.api.routes import Route
 from airflow_provider_volubile.api.sending import RetryBudget
 from airflow_provider_volubile.exceptions import (
     VolubileAuthError,
@@ -23,6 +24,7 @@ from airflow_provider_volubile.exceptions import (
     VolubileUnknownOutcome,
 )
 
+ROUTES = tuple(value for value in vars(routes).values() if isinstance(value, Route))
 ID = "9e7d5a10-64c3-4f0b-b2d8-71f0c4e8a633"
 PHONE = "+33639980142"
 RECIPIENT = {"phone": PHONE, "context": {"firstName": "Lucie"}}
