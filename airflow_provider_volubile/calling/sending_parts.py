@@ -30,7 +30,7 @@ from airflow_provider_volubile.exceptions import (
     VolubileUnavailable,
     VolubileUnknownOutcome,
 )
-from airflow_provider_volubile.waiting.find_calls import CALL_TIME_TOLERANCE, REFERENCE_KEY, pages
+from airflow_provider_volubile.waiting.find_calls import CALL_TIME_TOLERANCE, REFERENCE_KEY, Listing, pages
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient
@@ -354,7 +354,7 @@ def calls_since(client: VolubileClient, sent_at: datetime | None, **filters: Any
     """Calls that may belong to something sent at that time, newest first."""
     now = datetime.now(UTC)
     since = (sent_at or now) - CALL_TIME_TOLERANCE
-    for page in pages(client, filters, horizon=since, since=since, now=now + timedelta(minutes=1)):
+    for page in pages(client, Listing(**filters), horizon=since, since=since, now=now + timedelta(minutes=1)):
         for call in page:
             at = call.created or call.start_time
             if at is None or at >= since:

@@ -49,13 +49,14 @@ class CallOperator(SubmissionOperator):
         return handle
 
     def watches(self, handle: SubmissionHandle) -> Sequence[Watch]:
+        from airflow_provider_volubile.waiting.find_calls import begin_of
         from airflow_provider_volubile.waiting.watches import CallsWatch
 
         return [
             CallsWatch(
                 handle["call_ids"],
                 agent_id=handle["agent_id"],
-                since=datetime.fromisoformat(handle["submitted_at"]),
+                since=begin_of(handle),
                 with_transcripts=self.wait_for == "transcript",
             )
         ]

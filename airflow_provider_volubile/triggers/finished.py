@@ -16,7 +16,7 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_provider_volubile.exceptions import VolubileError
 from airflow_provider_volubile.hooks.volubile import VolubileHook
-from airflow_provider_volubile.waiting.find_calls import CALL_TIME_TOLERANCE
+from airflow_provider_volubile.waiting.find_calls import CALL_TIME_TOLERANCE, Listing
 from airflow_provider_volubile.waiting.outcomes import NOTHING, Progress
 from airflow_provider_volubile.waiting.shared_poll import poll_of
 from airflow_provider_volubile.waiting.watches import Watch
@@ -65,11 +65,8 @@ class FinishedWatch(Watch):
     The poll shows it calls in a thread, while the trigger takes them in the event loop.
     """
 
-    since: datetime
-
     def __init__(self, *, agent_id: str | None, campaign: str | None, cursor: Cursor) -> None:
-        super().__init__(agent_id=agent_id, since=datetime.fromisoformat(cursor["since"]))
-        self.campaign_name = campaign
+        super().__init__(Listing(campaign, agent_id), since=datetime.fromisoformat(cursor["since"]))
         self._started = datetime.fromisoformat(cursor["started"])
         self._told = dict.fromkeys(cursor["told"], self.since)
         self._open: dict[str, datetime] = {}

@@ -16,7 +16,7 @@ from airflow_provider_volubile.calling.stopping import KillAction, stop_if_kille
 from airflow_provider_volubile.exceptions import VolubileError
 from airflow_provider_volubile.hooks.volubile import VolubileHook
 from airflow_provider_volubile.waiting.ending import EventStatus, wait_event
-from airflow_provider_volubile.waiting.outcomes import NOTHING, Progress
+from airflow_provider_volubile.waiting.outcomes import NOTHING
 from airflow_provider_volubile.waiting.polling import opening_of
 from airflow_provider_volubile.waiting.shared_poll import in_thread, poll_of, stopping_threads
 from airflow_provider_volubile.waiting.watches import CampaignWatch, Watch, watches_for
@@ -86,18 +86,15 @@ class WaitTrigger(BaseTrigger):
                 poll = await poll_of(self.volubile_conn_id)
                 opening = opening_of(self.handle)
                 async for progress in poll.follow(watches, poll_interval=self.poll_interval, opening=opening):
-                    self._report(progress, watches)
+                    self.log.info("%s", progress)
+                    for watch in watches:
+                        if isinstance(watch, CampaignWatch) and watch.status not in (None, "ACTIVE"):
+                            self.log.warning("Campaign %s is %s.", watch.campaign["name"], watch.status)
         except TimeoutError:
             status = "timeout"
         except VolubileError as reason:
             status, error = "error", reason
         yield TriggerEvent(dict(wait_event(status, progress, watches, error)))  # type: ignore[no-untyped-call]
-
-    def _report(self, progress: Progress, watches: list[Watch]) -> None:
-        self.log.info("%s", progress)
-        for watch in watches:
-            if isinstance(watch, CampaignWatch) and watch.status not in (None, "ACTIVE"):
-                self.log.warning("Campaign %s is %s.", watch.campaign["name"], watch.status)
 
     async def on_kill(self) -> None:
         """Runs in the triggerer when the deferred task was stopped or cleared, or when the trigger only moved."""

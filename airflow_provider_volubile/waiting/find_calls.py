@@ -19,6 +19,7 @@ from airflow_provider_volubile.api import routes, wire
 from airflow_provider_volubile.api.paging import turn_pages
 from airflow_provider_volubile.calling.handles import CampaignRef, SubmissionHandle, handles_and_ids
 from airflow_provider_volubile.exceptions import VolubileOutcomeGap, VolubileProtocolError
+from airflow_provider_volubile.waiting.outcomes import BEGINNING
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient
@@ -77,27 +78,33 @@ def reference_of(call: Call) -> str | None:
 # Listing --------------------------------------------------------------------------------------------------------------
 
 
+class Listing(NamedTuple):
+    """Filters of the list of calls; None for all."""
+
+    campaign: str | None = None
+    agent_id: str | None = None
+    phone: str | None = None
+
+    def __str__(self) -> str:
+        return "the account" if self.campaign is None else f"campaign {self.campaign!r}"
+
+
 def pages(
-    client: VolubileClient,
-    filters: dict[str, Any],
-    *,
-    horizon: datetime | None,
-    since: datetime | None,
-    now: datetime,
+    client: VolubileClient, listing: Listing, *, horizon: datetime, since: datetime, now: datetime
 ) -> Iterator[Sequence[Call]]:
     """Pages of calls, newest first, until one reaches below ``horizon``.
 
     New calls push older ones to later pages while we read. So a call may come twice, and none is missed. If the service
-    does not sort as asked, everything since ``since`` is read.
+    does not sort as asked, everything since ``since`` is read. Both are :data:`BEGINNING` if nothing is known.
 
     :raises VolubileProtocolError: the list breaks off, as :func:`~.api.paging.turn_pages` says.
     """
-    days: dict[str, Any] = {}
-    if since is not None:
-        days["from_date"], days["to_date"] = wire.days_around(since, now)
+    filters: dict[str, Any] = listing._asdict()
+    if since > BEGINNING:
+        filters["from_date"], filters["to_date"] = wire.days_around(since, now)
 
     def fetch(number: int) -> Page[Call]:
-        return client.list_calls(**filters, **days, page=number, size=PAGE_SIZE, sort=wire.NEWEST_FIRST)
+        return client.list_calls(**filters, page=number, size=PAGE_SIZE, sort=wire.NEWEST_FIRST)
 
     for page in turn_pages(routes.LIST_CALLS.operation, fetch):
         yield page.content
@@ -106,15 +113,15 @@ def pages(
         newest_first = all(later <= earlier for earlier, later in pairwise(times))
         # Calls of one moment show no order.
         shows_order = page.sort is not None and newest_first and bool(times) and times[0] > times[-1]
-        if horizon is not None and shows_order and times[-1] < horizon:
+        if shows_order and times[-1] < horizon:
             return
 
 
-def _calls_since(client: VolubileClient, since: datetime, **filters: Any) -> Iterator[Call]:
+def _calls_since(client: VolubileClient, since: datetime, listing: Listing) -> Iterator[Call]:
     """Calls that may be of a request that was sent at ``since``, newest first."""
     begin = since - CALL_TIME_TOLERANCE
     now = datetime.now(UTC) + timedelta(minutes=1)
-    for page in pages(client, filters, horizon=begin, since=begin, now=now):
+    for page in pages(client, listing, horizon=begin, since=begin, now=now):
         for call in page:
             at = call.created or call.start_time
             if at is None or at >= begin:
@@ -149,7 +156,7 @@ def find_our_calls(
     }
     found: dict[str, dict[str, str]] = {reference: {} for reference in wanted}
     other_notation: dict[str, dict[str, None]] = {reference: {} for reference in wanted}
-    for call in _calls_since(client, since, agent_id=agent_id, campaign=campaign, phone=phone):
+    for call in _calls_since(client, since, Listing(campaign, agent_id, phone)):
         number = wire.significant_digits(call.phone or "")
         if call.context:
             reference = reference_of(call)
@@ -178,7 +185,7 @@ def find_reference(
     :param phone: list only calls to this number, E.164.
     :raises VolubileError: the calls cannot be listed.
     """
-    for call in _calls_since(client, since, agent_id=agent_id, phone=phone):
+    for call in _calls_since(client, since, Listing(None, agent_id, phone)):
         if (reference := reference_of(call)) and reference.startswith(prefix):
             return reference
     return None
@@ -189,20 +196,13 @@ class UnlistedCalls:
 
     :param references: what the references of the parts begin with; the number of the part follows a hyphen.
     :param ids: the ids that are known.
-    :param people: how many ids are not known.
     """
 
-    def __init__(self, references: Collection[str], ids: Collection[str], people: int) -> None:
-        self.people = people
+    def __init__(self, references: Collection[str], ids: Collection[str]) -> None:
         self._references = frozenset(references)
         self._ids = ids
         self._identified: set[str] = set()
         self._candidates: dict[str, tuple[Call, str]] = {}
-
-    @property
-    def is_searching(self) -> bool:
-        """Whether calls are missing that can be recognised."""
-        return self.people > 0 and bool(self._references)
 
     def observe(self, call: Call) -> None:
         person = wire.significant_digits(call.phone or "") or call.id
@@ -213,20 +213,19 @@ class UnlistedCalls:
         if prefix in self._references:
             self._candidates.setdefault(person, (call, part))
 
-    def take(self) -> list[tuple[Call, str]]:
-        """Calls found in a list that was observed to its end, each with the number of its part.
+    def take(self, people: int) -> list[tuple[Call, str]]:
+        """Calls of at most so many people in a list that was observed to its end, each with the number of its part.
 
         A person who was called twice on purpose counts once, with the call whose id is known.
         """
-        taken = [person for person in self._candidates if person not in self._identified][: self.people]
-        self.people -= len(taken)
+        taken = [person for person in self._candidates if person not in self._identified][:people]
         self._identified.update(taken)
         found = [self._candidates[person] for person in taken]
         self._candidates.clear()
         return found
 
 
-def belongs_to_campaign(call: Call, campaign: CampaignRef, *, agent_id: str | None, since: datetime | None) -> bool:
+def belongs_to_campaign(call: Call, campaign: CampaignRef, *, agent_id: str | None, since: datetime) -> bool:
     """Whether a call that was listed under a campaign's name is of this campaign.
 
     :param since: no call of the campaign is older.
@@ -237,7 +236,7 @@ def belongs_to_campaign(call: Call, campaign: CampaignRef, *, agent_id: str | No
     if agent_id and call.agent_id and agent_id.lower() != call.agent_id.lower():
         return False
     at = time_of(call)
-    return at is None or since is None or at >= since
+    return at is None or at >= since
 
 
 def check_people(campaign: CampaignRef, people: int) -> None:
@@ -272,8 +271,7 @@ def find_calls(client: VolubileClient, calls: Any, *, now: datetime) -> list[Cal
         if isinstance(item, str):
             found.setdefault(item, CallRef(item))
             continue
-        submitted_at = item.get("submitted_at")
-        since = datetime.fromisoformat(submitted_at) - CALL_TIME_TOLERANCE if submitted_at else None
+        since = begin_of(item)
         for campaign in item.get("campaigns", ()):
             found |= _of_campaign(client, campaign, item.get("agent_id"), since, now)
         found |= _of_calls(client, item, since, now)
@@ -281,12 +279,11 @@ def find_calls(client: VolubileClient, calls: Any, *, now: datetime) -> list[Cal
 
 
 def _of_campaign(
-    client: VolubileClient, campaign: CampaignRef, agent_id: str | None, since: datetime | None, now: datetime
+    client: VolubileClient, campaign: CampaignRef, agent_id: str | None, since: datetime, now: datetime
 ) -> dict[str, CallRef]:
     found: dict[str, CallRef] = {}
     people: set[str] = set()
-    filters = {"campaign": campaign["name"], "agent_id": agent_id}
-    for page in pages(client, filters, horizon=None, since=since, now=now):
+    for page in pages(client, Listing(campaign["name"], agent_id), horizon=since, since=since, now=now):
         for call in page:
             if belongs_to_campaign(call, campaign, agent_id=agent_id, since=since):
                 found[call.id] = CallRef.of(call)
@@ -295,26 +292,26 @@ def _of_campaign(
     return found
 
 
-def _of_calls(
-    client: VolubileClient, handle: SubmissionHandle, since: datetime | None, now: datetime
-) -> dict[str, CallRef]:
+def _of_calls(client: VolubileClient, handle: SubmissionHandle, since: datetime, now: datetime) -> dict[str, CallRef]:
     ids = handle.get("call_ids", [])
     # A wait has already looked for the calls of everyone, and its end was accepted.
     unknown = 0 if "counts" in handle or "call_ids" not in handle else handle.get("recipients", len(ids)) - len(ids)
     found = {call_id: CallRef(call_id) for call_id in ids}
-    unlisted = UnlistedCalls(references_of(handle), found.keys(), max(unknown, 0))
-    if since and (len(ids) > READ_ONE_BY_ONE or unlisted.is_searching):
+    finder = UnlistedCalls(references_of(handle), found.keys())
+    is_searching = unknown > 0 and bool(references_of(handle))
+    if since > BEGINNING and (len(ids) > READ_ONE_BY_ONE or is_searching):
         not_found = set(found)
-        for page in pages(client, {"agent_id": handle.get("agent_id")}, horizon=since, since=since, now=now):
+        for page in pages(client, Listing(None, handle.get("agent_id")), horizon=since, since=since, now=now):
             for call in page:
-                unlisted.observe(call)
+                finder.observe(call)
                 if call.id in not_found:
                     not_found.discard(call.id)
                     found[call.id] = CallRef.of(call)
-            if not (not_found or unlisted.is_searching):
+            if not (not_found or is_searching):
                 break
-        found |= {call.id: CallRef.of(call) for call, _ in unlisted.take()}
-        unknown = unlisted.people
+        more = finder.take(unknown) if is_searching else []
+        unknown -= len(more)
+        found |= {call.id: CallRef.of(call) for call, _ in more}
     if unknown > 0:
         raise VolubileOutcomeGap(
             f"{handle['recipients']} people were accepted, but only {len(found)} of their calls are listed. Look in "
@@ -326,3 +323,9 @@ def _of_calls(
 def references_of(handle: SubmissionHandle) -> list[str]:
     """What the references of a submission's calls begin with; several of a handle made of several."""
     return [handle["reference"]] if "reference" in handle else handle.get("references", [])
+
+
+def begin_of(handle: SubmissionHandle) -> datetime:
+    """A moment before which no call of a submission was made; :data:`BEGINNING` if that is not known."""
+    submitted_at = handle.get("submitted_at")
+    return datetime.fromisoformat(submitted_at) - CALL_TIME_TOLERANCE if submitted_at else BEGINNING

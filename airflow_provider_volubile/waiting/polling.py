@@ -15,12 +15,11 @@ import random
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from heapq import nsmallest
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
@@ -36,9 +35,9 @@ from airflow_provider_volubile.exceptions import (
 from airflow_provider_volubile.masking import mask_phones
 from airflow_provider_volubile.waiting.ending import EventStatus, WaitEvent, wait_event
 from airflow_provider_volubile.waiting.fault_policy import concerns_one_object
-from airflow_provider_volubile.waiting.find_calls import READ_ONE_BY_ONE, pages
-from airflow_provider_volubile.waiting.outcomes import NOTHING, Progress
-from airflow_provider_volubile.waiting.watches import CampaignWatch, Listing, Watch, watches_for
+from airflow_provider_volubile.waiting.find_calls import READ_ONE_BY_ONE, Listing, pages
+from airflow_provider_volubile.waiting.outcomes import BEGINNING, NOTHING, Progress
+from airflow_provider_volubile.waiting.watches import CampaignWatch, Watch, watches_for
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient
@@ -254,70 +253,63 @@ class _Round:
         self.client = client
         self.now = now
         self.requests = 0
-        self.failures = 0  # in a row
+        self.failures_in_a_row = 0
         self.is_answered = False
         self.fault: VolubileError | None = None
-        #: Calls that lie too deep in the list, or of unknown age.
-        self.read_singly: dict[str, list[Watch]] = {}
         #: A moment before which none of these calls was made.
-        self.ages: dict[str, datetime | None] = {}
-        self._considered: set[str] = {ACCOUNT}
+        self.ages: dict[str, datetime] = {}
+        #: Calls of unknown age, or too deep in the list.
+        self.read_singly: dict[str, list[Watch]] = {}
 
     def ask(self, watches: Sequence[Watch]) -> PollResult:
+        considered = {ACCOUNT}
         for questions in (self._listings, self._calls, self._statuses, self._transcripts):
-            self._send(questions([watch for watch in watches if watch.error is None]))
-            self.failures = 0 if self.is_answered else self.failures
+            considered |= self._send(*questions([watch for watch in watches if watch.error is None]))
         is_answered = self.is_answered or self.fault is None
         for watch in watches:
-            watch.faults = {what: fault for what, fault in watch.faults.items() if what in self._considered}
+            watch.faults = {what: fault for what, fault in watch.faults.items() if what in considered}
             if is_answered:
                 watch.faults.pop(ACCOUNT, None)
             elif self.fault:
                 watch.note_fault(ACCOUNT, self.fault)
         return PollResult(self.requests, is_answered, self.fault)
 
-    def _send(self, questions: Collection[_Question]) -> None:
-        """Ask one question after the other, whatever becomes of the others."""
-        # What failed last time comes last, and in any order. So faults never keep the others from being asked.
+    def _send(self, questions: Sequence[_Question], limit: int | None = None) -> set[str]:
+        """Ask one question after the other, whatever becomes of the others.
+
+        :param limit: ask only the first of them.
+        :returns: what all questions are about.
+        """
         failed = {each.what for each in questions if any(each.what in watch.faults for watch in each.watches)}
-        for question in sorted(questions, key=lambda each: (each.what in failed, random.random())):
-            if self.failures == FAILURES_IN_A_ROW or isinstance(self.fault, VolubileRateLimitError):
-                return
-            self.failures = 0 if self._is_answered(question) else self.failures + 1
-
-    def _is_answered(self, question: _Question) -> bool:
-        try:
-            question.ask()
-        except Exception as reason:
-            error = as_volubile_error(reason)
-            self.requests += 1
-            self.fault = self.fault or error
-            log.warning("Volubile could not be asked for %s: %s", question.what, error)
-            for watch in question.watches:
-                watch.note_fault(question.what, error)
-            self.is_answered |= concerns_one_object(error)
-            return concerns_one_object(error)
-        for watch in question.watches:
-            watch.faults.pop(question.what, None)
-        return True
-
-    def _count(self) -> None:
-        """A request was answered."""
-        self.requests += 1
-        self.is_answered = True
-
-    def _show(self, call: Call, watches: Collection[Watch]) -> None:
-        for watch in watches:
-            if watch.error is None:
-                with _errors_of(watch):
-                    watch.observe(call, self.now)
+        # What failed last time comes last, and in any order. So faults never keep the others from being asked.
+        for question in sorted(questions[:limit], key=lambda each: (each.what in failed, random.random())):
+            if self.failures_in_a_row == FAILURES_IN_A_ROW or isinstance(self.fault, VolubileRateLimitError):
+                break
+            try:
+                question.ask()
+            except Exception as reason:
+                error = as_volubile_error(reason)
+                log.warning("Volubile could not be asked for %s: %s", question.what, error)
+                self.requests += 1
+                self.fault = self.fault or error
+                self.is_answered |= concerns_one_object(error)
+                self.failures_in_a_row = 0 if concerns_one_object(error) else self.failures_in_a_row + 1
+                for watch in question.watches:
+                    watch.note_fault(question.what, error)
+            else:
+                self.is_answered, self.failures_in_a_row = True, 0
+                for watch in question.watches:
+                    watch.faults.pop(question.what, None)
+        if self.is_answered:
+            self.failures_in_a_row = 0
+        return {each.what for each in questions}
 
     # What is asked --------------------------------------------------------------------------------------------------
 
-    def _listings(self, watches: Sequence[Watch]) -> list[_Question]:
+    def _listings(self, watches: Sequence[Watch]) -> tuple[list[_Question]]:
         """Lists of calls: for watches of calls whose ids are not known yet, and for those of known ids."""
         unknown: dict[Listing, list[Watch]] = defaultdict(list)
-        known: list[tuple[Watch, dict[str, datetime | None]]] = []
+        known: list[tuple[Watch, dict[str, datetime]]] = []
         for watch in watches:
             with _errors_of(watch):
                 if (pending := watch.pending) is None:
@@ -325,37 +317,39 @@ class _Round:
                 elif pending:
                     known.append((watch, {call_id: watch.not_before(call_id) for call_id in pending}))
         listed: dict[Listing, dict[str, list[Watch]]] = defaultdict(lambda: defaultdict(list))
-        agents = {watch.agent_id for watch, _ in known}
+        agents = {watch.listing.agent_id for watch, _ in known}
         everything = Listing(None, agents.pop() if len(agents) == 1 else None)
         for watch, ages in known:
-            if watch.campaign_name and watch.listing in unknown:
+            if watch.listing.campaign and watch.listing in unknown:
                 unknown[watch.listing].append(watch)  # it is listed anyway
                 continue
-            listing = watch.listing if watch.campaign_name and len(ages) >= FEW_CALLS else everything
+            listing = watch.listing if watch.listing.campaign and len(ages) >= FEW_CALLS else everything
             for call_id, age in ages.items():
                 listed[listing][call_id].append(watch)
-                self.ages[call_id] = max(filter(None, (age, self.ages.get(call_id))), default=None)
+                self.ages[call_id] = max(age, self.ages.get(call_id, BEGINNING))
         questions = [
-            self._question(_title(listing), group, partial(self._list, listing, group))
+            _Question(f"the calls of {listing}", group, partial(self._list, listing, group))
             for listing, group in unknown.items()
         ]
         for listing, calls in listed.items():
-            alone = [call_id for call_id in calls if self.ages[call_id] is None]
+            alone = [call_id for call_id in calls if self.ages[call_id] == BEGINNING]
             if len(alone) <= READ_ONE_BY_ONE:
                 self.read_singly |= {call_id: calls.pop(call_id) for call_id in alone}
             if calls:
                 group = list(dict.fromkeys(watch for watches in calls.values() for watch in watches))
-                questions.append(self._question(_title(listing), group, partial(self._search, listing, calls)))
-        return questions
+                questions.append(_Question(f"calls of {listing}", group, partial(self._search, listing, calls)))
+        return (questions,)
 
-    def _calls(self, _: Sequence[Watch]) -> list[_Question]:
+    def _calls(self, _: Sequence[Watch]) -> tuple[list[_Question]]:
         """Calls that are read singly."""
-        return [
-            self._question(f"call {call_id}", watches, partial(self._read, call_id, watches))
-            for call_id, watches in self.read_singly.items()
-        ]
+        return (
+            [
+                _Question(f"call {call_id}", watches, partial(self._read, call_id, watches))
+                for call_id, watches in self.read_singly.items()
+            ],
+        )
 
-    def _statuses(self, watches: Sequence[Watch]) -> list[_Question]:
+    def _statuses(self, watches: Sequence[Watch]) -> tuple[list[_Question], int]:
         """Statuses of stalled campaigns: nothing else tells whether they were cancelled."""
         campaigns: dict[str, list[CampaignWatch]] = defaultdict(list)
         for watch in watches:
@@ -364,14 +358,12 @@ class _Round:
                     if watch.is_stalled and (campaign_id := watch.campaign["id"]):
                         campaigns[campaign_id].append(watch)
         questions = [
-            self._question(
-                f"the status of campaign {campaign_id}", group, partial(self._ask_status, campaign_id, group)
-            )
-            for campaign_id, group in sorted(campaigns.items(), key=lambda item: item[1][0].status_asked)
+            _Question(f"the status of campaign {id}", group, partial(self._ask_status, id, group))
+            for id, group in sorted(campaigns.items(), key=lambda item: item[1][0].status_asked)
         ]
-        return questions[:STATUSES_PER_ROUND]
+        return questions, STATUSES_PER_ROUND
 
-    def _transcripts(self, watches: Sequence[Watch]) -> list[_Question]:
+    def _transcripts(self, watches: Sequence[Watch]) -> tuple[list[_Question], int]:
         """Transcripts that are missing: those first that were not asked for the longest time."""
         due: dict[str, list[Watch]] = defaultdict(list)
         asked: dict[str, float] = {}
@@ -379,15 +371,11 @@ class _Round:
             for call_id, times in watch.transcripts_due.items():
                 due[call_id].append(watch)
                 asked[call_id] = times[1] if times else 0
-        self._considered.update(f"the transcript of call {call_id}" for call_id in due)
-        return [
-            self._question(f"the transcript of call {id}", due[id], partial(self._read_transcript, id, due[id]))
-            for id in nsmallest(TRANSCRIPTS_PER_ROUND, due, key=asked.__getitem__)
+        questions = [
+            _Question(f"the transcript of call {id}", due[id], partial(self._read_transcript, id, due[id]))
+            for id in sorted(due, key=asked.__getitem__)
         ]
-
-    def _question(self, what: str, watches: Collection[Watch], ask: Callable[[], None]) -> _Question:
-        self._considered.add(what)
-        return _Question(what, watches, ask)
+        return questions, TRANSCRIPTS_PER_ROUND
 
     # Requests -------------------------------------------------------------------------------------------------------
 
@@ -398,7 +386,11 @@ class _Round:
         for watch in group:
             with _errors_of(watch):
                 bounds.append((watch.horizon, watch.since))
-        for page in self._pages(listing, *map(_earliest, zip(*bounds, strict=True))) if bounds else ():
+        if not bounds:
+            return
+        horizon, since = map(min, zip(*bounds, strict=True))
+        for page in pages(self.client, listing, horizon=horizon, since=since, now=self.now):
+            self.requests += 1
             for call in page:
                 self._show(call, group)
         for watch in group:
@@ -407,42 +399,37 @@ class _Round:
 
     def _search(self, listing: Listing, waiting: dict[str, list[Watch]]) -> None:
         """List calls until all that are waited for were found, or until reading the others singly is cheaper."""
-        horizon = _earliest([self.ages[call_id] for call_id in waiting])
-        in_vain = 0
-        for page in self._pages(listing, horizon, horizon):
+        horizon = min(self.ages[call_id] for call_id in waiting)
+        pages_in_vain = 0
+        for page in pages(self.client, listing, horizon=horizon, since=horizon, now=self.now):
+            self.requests += 1
             found = [call for call in page if call.id in waiting]
             for call in found:
                 self._show(call, waiting.pop(call.id, ()))
-            in_vain += not found
-            if in_vain >= len(waiting):
+            pages_in_vain += not found
+            if pages_in_vain >= len(waiting):
                 self.read_singly |= waiting
                 return
-
-    def _pages(self, listing: Listing, horizon: datetime | None, since: datetime | None) -> Iterator[Sequence[Call]]:
-        filters = {"campaign": listing.campaign, "agent_id": listing.agent_id}
-        for page in pages(self.client, filters, horizon=horizon, since=since, now=self.now):
-            self._count()
-            yield page
 
     def _read(self, call_id: str, watches: Sequence[Watch]) -> None:
         try:
             call = self.client.get_call(call_id)
         except (VolubileNotFound, VolubileRequestRefused) as error:
-            self._count()
-            if self.ages[call_id] is not None:
-                return  # it was accepted, or even seen: the service is behind
-            log.warning("Volubile knows no call %s, which is not waited for any longer: %s", call_id, error)
-            for watch in watches:
-                watch.mark_missing(call_id)
-            return
-        self._count()
-        self._show(call, watches)
+            self.requests += 1
+            # Otherwise it was accepted, or even seen: the service is behind.
+            if self.ages[call_id] == BEGINNING:
+                log.warning("Volubile knows no call %s, which is not waited for any longer: %s", call_id, error)
+                for watch in watches:
+                    watch.mark_missing(call_id)
+        else:
+            self.requests += 1
+            self._show(call, watches)
 
     def _ask_status(self, campaign_id: str, group: Sequence[CampaignWatch]) -> None:
         for watch in group:
             watch.status_asked = monotonic()
         status = self.client.get_campaign(campaign_id).status
-        self._count()
+        self.requests += 1
         for watch in group:
             watch.observe_status(status)
 
@@ -450,22 +437,18 @@ class _Round:
         events: Sequence[TranscriptEvent] = ()
         with suppress(VolubileNotFound):
             events = self.client.get_transcript(call_id)
-        self._count()
+        self.requests += 1
         for watch in watches:
             if events:
                 watch.observe_transcript(call_id)
             else:
                 watch.mark_untranscribed(call_id, self.now)
 
-
-def _title(listing: Listing) -> str:
-    return f"the calls of campaign {listing.campaign!r}" if listing.campaign is not None else "the calls"
-
-
-def _earliest(moments: Iterable[datetime | None]) -> datetime | None:
-    """The earliest of these moments; None when one is not known."""
-    known = list(moments)
-    return None if None in known else min(filter(None, known), default=None)
+    def _show(self, call: Call, watches: Collection[Watch]) -> None:
+        for watch in watches:
+            if watch.error is None:
+                with _errors_of(watch):
+                    watch.observe(call, self.now)
 
 
 look = poll_once  # TODO(calling): goes

@@ -12,6 +12,7 @@ import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -76,13 +77,6 @@ class _Member(Wait):
     due: float = field(default_factory=monotonic)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def update(self, now: datetime) -> float:
-        before = self.progress
-        wanted = super().update(now)
-        if self.progress != before or self.is_over or self.error:
-            self.news.set()
-        return wanted
-
 
 class SharedPoll:
     """The loop of one account and its keys. Get it with :func:`poll_of`.
@@ -125,14 +119,29 @@ class SharedPoll:
             self._members.pop(member, None)
 
     async def _run(self) -> None:
+        """Hold rounds while there are members."""
         # A thread of its own: an account whose window is full keeps no other waiting.
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="volubile-poll")
         try:
-            await self._poll(thread)
+            while self._members:
+                self._joined.clear()
+                due = {member for member in self._members if member.due <= monotonic() + DUE_TOGETHER}
+                result = await in_thread(partial(self._round, list(self._members), due), thread)
+                # All rounds together take at most half the budget.
+                affordable = monotonic() + result.requests * SECONDS_PER_REQUEST
+                self.rounds += result.is_answered
+                wanted = await self._tell(due)
+                if not self._members:
+                    return
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._joined.wait(), max(wanted, affordable - monotonic()))
+                    # A new member. Others may join in the same moment: one round serves them all.
+                    await asyncio.sleep(max(FIRST_INTERVAL / 2, affordable - monotonic()))
         except BaseException as error:
             # Without this the members would wait for ever.
-            self._fail(VolubileError(f"The poll of all waits has ended unexpectedly: {as_volubile_error(error)}"))
+            end = VolubileError(f"The poll of all waits has ended unexpectedly: {as_volubile_error(error)}")
             for member in self._members:
+                member.error = end
                 member.news.set()
             if not isinstance(error, Exception):
                 raise
@@ -140,15 +149,6 @@ class SharedPoll:
         finally:
             self._client = None
             thread.shutdown(wait=False)
-
-    async def _poll(self, thread: ThreadPoolExecutor) -> None:
-        while self._members:
-            self._joined.clear()
-            due = {member for member in self._members if member.due <= monotonic() + DUE_TOGETHER}
-            result = await in_thread(partial(self._round, list(self._members), due), thread)
-            ended = monotonic()
-            self.rounds += result.is_answered
-            await self._pause(await self._tell(due), ended + result.requests * SECONDS_PER_REQUEST)
 
     def _round(self, members: Sequence[_Member], due: Collection[_Member]) -> PollResult:
         watches = list(_worth_asking(members, due))
@@ -167,13 +167,16 @@ class SharedPoll:
         :param due: those for whom the round was held.
         """
         now = self._clock()
-        wanted = FIRST_INTERVAL if not self._members else inf
+        wanted = inf
         slice_ends, woken = monotonic() + SLICE, 0
         for member in list(self._members):
             if monotonic() > slice_ends or woken >= WOKEN:
                 await asyncio.sleep(0)
                 slice_ends, woken = monotonic() + SLICE, 0
+            before = member.progress
             usual = member.update(now)
+            if member.progress != before or member.is_over or member.error:
+                member.news.set()
             woken += member.news.is_set()
             if member.is_over or member.error:
                 self._members.pop(member, None)
@@ -182,24 +185,6 @@ class SharedPoll:
                 member.due = monotonic() + usual
             wanted = min(wanted, member.due - monotonic())
         return wanted
-
-    def _fail(self, error: VolubileError) -> None:
-        for member in self._members:
-            member.error = error
-
-    async def _pause(self, wanted: float, affordable: float) -> None:
-        """Sleep until the first member is due or, after a new member joined, a little only.
-
-        :param affordable: no round begins before this moment (monotonic), so that they take at most half the budget.
-        """
-        if not self._members:
-            return
-        try:
-            await asyncio.wait_for(self._joined.wait(), max(wanted, affordable - monotonic()))
-        except TimeoutError:
-            return
-        # Others may join in the same moment: one round serves them all.
-        await asyncio.sleep(max(FIRST_INTERVAL / 2, affordable - monotonic()))
 
 
 def _worth_asking(members: Iterable[_Member], due: Collection[_Member]) -> Iterator[Watch]:
@@ -222,17 +207,19 @@ def _needs_listing(watch: Watch) -> bool:
         return False
 
 
+@dataclass
 class _PollRegistry:
-    """The polls of one event loop."""
+    """The polls of one event loop.
 
-    def __init__(self) -> None:
-        #: By account, and also by the connections that led there last.
-        self.polls: dict[str, SharedPoll] = {}
-        #: By connection: until when it is remembered, and of which account it is.
-        self.accounts: dict[str, tuple[float, str]] = {}
-        self.reading: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        #: By account.
-        self.connections: dict[str, dict[str, None]] = defaultdict(dict)
+    :ivar polls: by account, with the same keys and mode, or by a connection that cannot be read.
+    :ivar accounts: by connection: until when it is remembered, and of which account it is.
+    :ivar connections: by account: the connections that led there.
+    """
+
+    polls: dict[str, SharedPoll] = field(default_factory=dict)
+    accounts: dict[str, tuple[float, str]] = field(default_factory=dict)
+    connections: dict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
+    reading: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
 
 _registries: WeakKeyDictionary[asyncio.AbstractEventLoop, _PollRegistry] = WeakKeyDictionary()
@@ -241,8 +228,8 @@ _registries: WeakKeyDictionary[asyncio.AbstractEventLoop, _PollRegistry] = WeakK
 async def poll_of(volubile_conn_id: str) -> SharedPoll:
     """The poll that all waits on this connection share in the running event loop.
 
-    Connections to one account with the same keys and mode share it too. One that cannot be read gets a poll of its own,
-    which goes on trying.
+    Connections to one account with the same keys and mode share it too. A connection that cannot be read gets a poll of
+    its own, which goes on trying.
     """
     registry = _registries.setdefault(asyncio.get_running_loop(), _PollRegistry())
     # One reads, and those who waited go on one by one: thousands at once would hold the event loop up.
@@ -253,17 +240,9 @@ async def poll_of(volubile_conn_id: str) -> SharedPoll:
             registry.accounts[volubile_conn_id] = monotonic() + ACCOUNT_KEPT, account
     connections = registry.connections[account]
     connections[volubile_conn_id] = None
-    poll = shared_poll(account, partial(_client, account, connections))
-    registry.polls[volubile_conn_id] = poll
-    return poll
-
-
-def shared_poll(name: str, make_client: ClientFactory) -> SharedPoll:
-    """The poll of this account or connection in the running event loop; it is made at the first call."""
-    polls = _registries.setdefault(asyncio.get_running_loop(), _PollRegistry()).polls
-    if name not in polls:
-        polls[name] = SharedPoll(make_client)
-    return polls[name]
+    if account not in registry.polls:
+        registry.polls[account] = SharedPoll(partial(_client, account, connections))
+    return registry.polls[account]
 
 
 def _account(volubile_conn_id: str) -> str:

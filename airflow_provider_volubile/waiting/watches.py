@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.calling.handles import CampaignRef, SubmissionHandle
@@ -19,7 +19,9 @@ from airflow_provider_volubile.exceptions import VolubileError
 from airflow_provider_volubile.waiting.fault_policy import Fault
 from airflow_provider_volubile.waiting.find_calls import (
     CALL_TIME_TOLERANCE,
+    Listing,
     UnlistedCalls,
+    begin_of,
     belongs_to_campaign,
     check_people,
     references_of,
@@ -33,26 +35,19 @@ if TYPE_CHECKING:
 TRANSCRIPT_PATIENCE = timedelta(minutes=15)
 
 
-class Listing(NamedTuple):
-    """Filters of the list of calls; None for all."""
-
-    campaign: str | None
-    agent_id: str | None
-
-
 class Watch:
     """What one task waits for. Subclasses say which calls; this part keeps what was seen of them.
 
-    :param agent_id: the agent of all these calls, if they have one and it is known.
-    :param since: no call that is waited for is older; None when that is not known.
+    :param listing: the filters that find its calls.
+    :param since: no call that is waited for is older; :data:`.BEGINNING` if that is not known.
     :param with_transcripts: a call that ended is only done with when its transcript is there too, or is given up.
     """
 
-    #: The campaign of all these calls, by name, if they have one.
-    campaign_name: str | None = None
+    #: Seconds after which another round brings certainty, whatever the calling hours are.
+    recheck_after: float = inf
 
-    def __init__(self, *, agent_id: str | None, since: datetime | None, with_transcripts: bool = False) -> None:
-        self.agent_id = agent_id
+    def __init__(self, listing: Listing, *, since: datetime, with_transcripts: bool = False) -> None:
+        self.listing = listing
         self.since = since
         self.with_transcripts = with_transcripts
         self.error: VolubileError | None = None
@@ -71,27 +66,17 @@ class Watch:
         return self._attempts.values()
 
     @property
-    def listing(self) -> Listing:
-        """The filters that find its calls."""
-        return Listing(self.campaign_name, self.agent_id)
-
-    @property
     def pending(self) -> Collection[str] | None:
         """Ids of the calls that are waited for; None while calls may come whose ids are not known."""
         return None
 
     @property
-    def horizon(self) -> datetime | None:
-        """How far back its listing must be read: older calls bring nothing new. None: to the end."""
+    def horizon(self) -> datetime:
+        """How far back its listing must be read: older calls bring nothing new."""
         return self.since
 
-    @property
-    def recheck_after(self) -> float:
-        """Seconds after which another round brings certainty, whatever the calling hours are; infinite if none does."""
-        return inf
-
-    def not_before(self, call_id: str) -> datetime | None:
-        """A moment before which this call was not made; None when nothing is known of its age."""
+    def not_before(self, call_id: str) -> datetime:
+        """A moment before which this call was not made; :data:`.BEGINNING` if nothing is known of its age."""
         known = self._attempts.get(call_id)
         return known.at if known and known.at > BEGINNING else self.since
 
@@ -156,7 +141,7 @@ class CampaignWatch(Watch):
 
     :param campaign: the campaign; calls are tied to it by its name only.
     :param agent_id: its agent, to recognise an answer in which the filter was not applied.
-    :param since: no call of this campaign is older; aware. None when that is not known.
+    :param since: no call of this campaign is older; aware. :data:`.BEGINNING` if that is not known.
     :param redial: its rule for further attempts.
     """
 
@@ -169,14 +154,12 @@ class CampaignWatch(Watch):
         campaign: CampaignRef,
         *,
         agent_id: str | None,
-        since: datetime | None,
+        since: datetime,
         redial: Redial,
         with_transcripts: bool = False,
     ) -> None:
-        since = since - CALL_TIME_TOLERANCE if since else None
-        super().__init__(agent_id=agent_id, since=since, with_transcripts=with_transcripts)
+        super().__init__(Listing(campaign["name"], agent_id), since=since, with_transcripts=with_transcripts)
         self.campaign = campaign
-        self.campaign_name = campaign["name"]
         self.redial = redial
         self._has_news = False
         self._cancelled_since = inf
@@ -184,7 +167,7 @@ class CampaignWatch(Watch):
         self._dials_no_more = False
 
     def observe(self, call: Call, now: datetime) -> None:
-        if not belongs_to_campaign(call, self.campaign, agent_id=self.agent_id, since=self.since):
+        if not belongs_to_campaign(call, self.campaign, agent_id=self.listing.agent_id, since=self.since):
             return
         if call.id not in self._attempts:
             self._has_news = True
@@ -230,7 +213,7 @@ class CampaignWatch(Watch):
         self._has_news = False
 
     @property
-    def recheck_after(self) -> float:
+    def recheck_after(self) -> float:  # type: ignore[override]
         return wire.LIST_LAG if self.is_cancelled and self.is_stalled else inf
 
     def has_settled(self) -> bool:
@@ -239,7 +222,7 @@ class CampaignWatch(Watch):
         return state.is_complete or (self._dials_no_more and state.in_flight == 0)
 
     @property
-    def horizon(self) -> datetime | None:
+    def horizon(self) -> datetime:
         """No call older than this can bring news: the oldest call in progress, else the newest known."""
         moving = [attempt.at for attempt in self._attempts.values() if not attempt.final]
         at = min(moving) if moving else max((attempt.at for attempt in self._attempts.values()), default=BEGINNING)
@@ -253,7 +236,7 @@ class CallsWatch(Watch):
     :param recipients: people who were accepted; as many as there are ids by default.
     :param references: what the references of calls begin with whose ids are not known.
     :param agent_id: their agent, if they all have one and it is known.
-    :param since: none of them is older; None when that is not known.
+    :param since: none of them is older; :data:`.BEGINNING` if that is not known.
     """
 
     def __init__(
@@ -263,40 +246,35 @@ class CallsWatch(Watch):
         recipients: int | None = None,
         references: Collection[str] = (),
         agent_id: str | None = None,
-        since: datetime | None = None,
+        since: datetime = BEGINNING,
         with_transcripts: bool = False,
     ) -> None:
-        since = since - CALL_TIME_TOLERANCE if since else None
-        super().__init__(agent_id=agent_id, since=since, with_transcripts=with_transcripts)
+        super().__init__(Listing(None, agent_id), since=since, with_transcripts=with_transcripts)
         #: Ids that the service does not know.
         self.missing: dict[str, None] = {}
         #: Ids that were found by their reference: those of each part, by its number.
         self.found: dict[str, list[str]] = defaultdict(list)
         self._ids = dict.fromkeys(call_ids)
         self._pending = dict.fromkeys(self._ids)
-        people = max((len(self._ids) if recipients is None else recipients) - len(self._ids), 0)
-        self._unlisted = UnlistedCalls(references, self._ids.keys(), people)
-
-    @property
-    def unlisted(self) -> int:
-        """People who were accepted and of whom no call is known."""
-        return self._unlisted.people
+        #: People who were accepted and of whom no call is known.
+        self.unlisted = max((recipients or 0) - len(self._ids), 0)
+        self._finder = UnlistedCalls(references, self._ids.keys()) if self.unlisted and references else None
 
     @property
     def pending(self) -> Collection[str] | None:
-        return None if self._unlisted.is_searching else self._pending
+        return None if self._finder and self.unlisted else self._pending
 
     def observe(self, call: Call, now: datetime) -> None:
-        if self._unlisted.is_searching:
-            self._unlisted.observe(call)
-        if call.id not in self._ids:
-            return
-        super().observe(call, now)
-        if self._attempts[call.id].final:
-            self._pending.pop(call.id, None)
+        if self._finder and self.unlisted:
+            self._finder.observe(call)
+        if call.id in self._ids:
+            super().observe(call, now)
+            if self._attempts[call.id].final:
+                self._pending.pop(call.id, None)
 
     def listed(self, began: float) -> None:
-        for call, part in self._unlisted.take():
+        for call, part in self._finder.take(self.unlisted) if self._finder else ():
+            self.unlisted -= 1
             self.found[part].append(call.id)
             self._ids[call.id] = self._pending[call.id] = None
             self.observe(call, datetime.now(UTC))
@@ -319,7 +297,7 @@ class CallsWatch(Watch):
         )
 
     def has_settled(self) -> bool:
-        return not self._pending and not self._unlisted.is_searching
+        return not self._pending and not (self._finder and self.unlisted)
 
 
 def watches_for(handle: SubmissionHandle, *, wait_for: str = "ended") -> list[Watch]:
@@ -328,9 +306,7 @@ def watches_for(handle: SubmissionHandle, *, wait_for: str = "ended") -> list[Wa
     :param handle: of campaigns, of bulk or single calls, or made from plain ids.
     :param wait_for: ``ended``, or ``transcript`` to wait for the transcripts of answered calls too.
     """
-    submitted_at = handle.get("submitted_at")
-    agent_id, with_transcripts = handle.get("agent_id"), wait_for == "transcript"
-    since = datetime.fromisoformat(submitted_at) if submitted_at else None
+    agent_id, since, with_transcripts = handle.get("agent_id"), begin_of(handle), wait_for == "transcript"
     redial = Redial.parse(handle.get("redial"))
     watches: list[Watch] = [
         CampaignWatch(campaign, agent_id=agent_id, since=since, redial=redial, with_transcripts=with_transcripts)

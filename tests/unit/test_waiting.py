@@ -508,7 +508,7 @@ def test_an_outage_is_cheap_and_healthy_campaigns_come_first() -> None:
     watches = tasks(service, 50, 1)
     service.broken = {f"list Campaign {number}": VolubileUnavailable("500") for number in range(4)}
     for watch in watches[:4]:
-        watch.note_fault(f"the calls of campaign {watch.campaign_name!r}", VolubileUnavailable("500"))
+        watch.note_fault(f"the calls of campaign {watch.listing.campaign!r}", VolubileUnavailable("500"))
     service.poll(watches)
     assert sum(watch.progress().in_flight for watch in watches) == 46
 

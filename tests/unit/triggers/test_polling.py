@@ -23,7 +23,7 @@ from airflow_provider_volubile.waiting import fault_policy
 from airflow_provider_volubile.waiting import polling as rounds
 from airflow_provider_volubile.waiting import shared_poll as polling
 from airflow_provider_volubile.waiting.outcomes import Progress
-from airflow_provider_volubile.waiting.shared_poll import SharedPoll, poll_of, shared_poll
+from airflow_provider_volubile.waiting.shared_poll import SharedPoll, poll_of
 from airflow_provider_volubile.waiting.watches import CallsWatch, CampaignWatch, Watch
 from tests.live import connection_json
 
@@ -169,16 +169,6 @@ def test_keys_that_stay_refused_end_the_wait(
             await last(SharedPoll(lambda: client), calls(simulator, 3))
 
     run(scenario)
-
-
-def test_the_poll_is_shared_by_connection_and_by_event_loop(client: VolubileClient) -> None:
-    async def get() -> tuple[SharedPoll, SharedPoll, SharedPoll]:
-        return tuple(shared_poll(name, lambda: client) for name in ("one", "one", "two"))  # type: ignore[return-value]
-
-    first = asyncio.run(get())
-    assert first[0] is first[1]
-    assert first[0] is not first[2]
-    assert asyncio.run(get())[0] is not first[0]
 
 
 class Broken(CallsWatch):
@@ -332,6 +322,7 @@ def test_connections_of_one_account_share_a_poll(simulator: Simulator, monkeypat
         one, two, *others = polls[:6]
         assert one is two
         assert len({one, *others}) == 5
+        assert await asyncio.to_thread(asyncio.run, poll_of("one")) is not one, "another event loop"
         # That "one" is another account's now is no reason to ask that account for those who came by "two".
         monkeypatch.setenv("AIRFLOW_CONN_ONE", other)
         monkeypatch.setattr(VolubileHook, "client", lambda self, **_: self.volubile_conn_id)
