@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
-from airflow.sdk import Context
+from airflow.sdk import Context, XComArg
 
 from airflow_provider_volubile.calling.handles import SubmissionHandle
 from airflow_provider_volubile.exceptions import VolubileInputError, VolubileNotFound
@@ -205,7 +205,7 @@ class _PerCallExportOperator(VolubileOperator):
     def __init__(
         self,
         *,
-        calls: SubmissionHandle | Sequence[SubmissionHandle] | Sequence[str] | str,
+        calls: SubmissionHandle | Sequence[SubmissionHandle] | Sequence[str] | str | XComArg,
         output_path: str | ObjectStoragePath,
         timezone: str = "UTC",
         max_missing: int | None = None,

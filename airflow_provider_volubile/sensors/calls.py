@@ -7,6 +7,8 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, ClassVar
 
+from airflow.sdk import XComArg
+
 from airflow_provider_volubile.calling.handles import SubmissionHandle, handles_and_ids
 from airflow_provider_volubile.exceptions import VolubileInputError
 from airflow_provider_volubile.sensors.wait_sensor import WaitSensor
@@ -25,7 +27,7 @@ class VolubileCallsSensor(WaitSensor):
     template_fields_renderers: ClassVar[dict[str, str]] = {"calls": "json"}
 
     def __init__(
-        self, *, calls: SubmissionHandle | str | Sequence[SubmissionHandle] | Sequence[str], **kwargs: Any
+        self, *, calls: SubmissionHandle | str | Sequence[SubmissionHandle] | Sequence[str] | XComArg, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.calls = calls

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
+from airflow.sdk import XComArg
+
 from airflow_provider_volubile.calling.handles import CampaignRef, SubmissionHandle, handles_and_ids
 from airflow_provider_volubile.exceptions import VolubileInputError, VolubileNotFound
 from airflow_provider_volubile.sensors.wait_sensor import WaitSensor
@@ -26,7 +28,13 @@ class VolubileCampaignSensor(WaitSensor):
     template_fields: Sequence[str] = ("campaign", "recipients", "volubile_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"campaign": "json"}
 
-    def __init__(self, *, campaign: SubmissionHandle | str, recipients: int | str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        campaign: SubmissionHandle | str | XComArg,
+        recipients: int | str | XComArg | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.campaign = campaign
         self.recipients = recipients

@@ -76,3 +76,9 @@ def test_private_parts_of_airflow_are_imported_in_one_module() -> None:
         modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
         modules += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
         assert [name for name in modules if name.startswith(private)] == [], path
+
+
+def test_the_map_of_the_house_names_every_room() -> None:
+    table = (FOLDER.parent / "CONTRIBUTING.md").read_text("utf-8")
+    rooms = {room(path) for path in MODULES} - ROOT
+    assert [name for name in sorted(rooms) if f"`{name}/`" not in table] == []

@@ -124,8 +124,6 @@ def test_a_journal_of_an_unknown_version_is_refused(simulator: Simulator) -> Non
     head = record["store"]["volubile_submission"] | {"version": 99}
     operator = OPERATORS["bulk"](deferrable=False)
     ExecutorSafeguard.tracker.set(operator)
-    with pytest.raises(
-        Exception, match="Another version of this provider"
-    ):
+    with pytest.raises(Exception, match="Another version of this provider"):
         operator.execute(context(Store(record["store"] | {"volubile_submission": head}), try_number=2))
     assert simulator.ledger() == []
