@@ -57,12 +57,21 @@ def read_json(route: Route, answer: Answer) -> Any:
     raise unreadable(route, answer, "is not JSON" if answer.body.strip() else "is empty")
 
 
-def read_one(route: Route, answer: Answer, model: type[ModelT]) -> ModelT:
-    """Read one object."""
+def read_one(route: Route, answer: Answer, model: type[ModelT], asked: str | None = None) -> ModelT:
+    """Read one object.
+
+    :param asked: the id that was asked for. Ids are UUIDs, so their case does not count.
+    :raises VolubileProtocolError: also when the answer is about another object.
+    """
+    found = None
     if answer.body:
         with suppress(ValidationError):  # looked at again below, member by member
-            return model.model_validate_json(answer.body)
-    return read_object(route, answer, read_json(route, answer), model)
+            found = model.model_validate_json(answer.body)
+    if found is None:
+        found = read_object(route, answer, read_json(route, answer), model)
+    if asked is not None and str(found.id).lower() != str(asked).lower():  # type: ignore[attr-defined]
+        raise unreadable(route, answer, "is about another object than the one that was asked for")
+    return found
 
 
 def read_object(route: Route, answer: Answer, data: Any, model: type[ModelT]) -> ModelT:

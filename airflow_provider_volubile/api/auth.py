@@ -24,6 +24,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 import jwt
+from requests import PreparedRequest
 
 from airflow_provider_volubile.api.answers import read_json, unreadable
 from airflow_provider_volubile.api.models import IssuedToken
@@ -58,6 +59,8 @@ class ApiKeyPair:
     primary: str = field(repr=False)
     secondary: str | None = field(default=None, repr=False)
     name: str = "volubile"
+    #: One or two.
+    keys: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         primary = check_key(self.primary, f"connection {self.name!r}: the primary API key")
@@ -65,12 +68,10 @@ class ApiKeyPair:
         if self.secondary and self.secondary.strip():
             secondary = check_key(self.secondary, f"connection {self.name!r}: the secondary API key")
         object.__setattr__(self, "primary", primary)
-        object.__setattr__(self, "secondary", None if secondary == primary else secondary)
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """One or two."""
-        return (self.primary,) if self.secondary is None else (self.primary, self.secondary)
+        if secondary == primary:
+            secondary = None
+        object.__setattr__(self, "secondary", secondary)
+        object.__setattr__(self, "keys", (primary,) if secondary is None else (primary, secondary))
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,14 @@ def digest(*parts: str | None) -> str:
 
 
 class Identity(Protocol):
-    """What one request carries, over all its attempts."""
+    """What one request carries, over all its attempts: adds itself to a request, as any auth object of requests."""
 
     secrets: tuple[str, ...]  # what must be taken out of whatever comes from the server
 
-    def headers(self, send: Send) -> dict[str, str]:
-        """What to send now. May ask for a token first, with ``send``."""
+    def prepare(self, send: Send) -> None:
+        """Ask for a token with ``send``, where one is needed."""
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest: ...
 
     def has_another(self, status: int) -> bool:
         """Take in the status of an answer; whether the request was refused (401) and another credential is there."""
@@ -147,8 +150,12 @@ class _KeyIdentity:
         self._current = _working.get(self._account, 0)
         self._refused: set[int] = set()
 
-    def headers(self, send: Send) -> dict[str, str]:
-        return {"X-Api-Key": self.secrets[self._current]}
+    def prepare(self, send: Send) -> None:
+        """A key needs nothing."""
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        request.headers["X-Api-Key"] = self.secrets[self._current]
+        return request
 
     def has_another(self, status: int) -> bool:
         if status == 401:
@@ -292,11 +299,14 @@ class _TokenIdentity:
         self._refusals = 0
         self._expiries = 0
 
-    def headers(self, send: Send) -> dict[str, str]:
+    def prepare(self, send: Send) -> None:
         self._token = self._slot.get(lambda: issue_token(send, self._base_url, self._scopes))
         self._ends_at = self._slot.ends_at
         self.secrets = (self._token.token, *self._keys)
-        return {"Authorization": f"Bearer {self._token.token}"}
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self.secrets[0]}"
+        return request
 
     def has_another(self, status: int) -> bool:
         if status != 401:

@@ -126,7 +126,7 @@ class VolubileClient:
         :raises VolubileNotFound: no such agent.
         """
         answer = self._send(routes.GET_AGENT, wire.check_id(agent_id, "agent_id"))
-        return read_one(routes.GET_AGENT, answer, Agent)
+        return read_one(routes.GET_AGENT, answer, Agent, agent_id)
 
     def update_agent(self, agent_id: str, changes: Mapping[str, Any]) -> Agent:
         """Change ``name``, ``active``, ``recordable`` or ``archived``
@@ -139,7 +139,7 @@ class VolubileClient:
         answer = self._send(routes.UPDATE_AGENT, wire.check_id(agent_id, "agent_id"), body=wire.agent_body(changes))
         if is_empty(answer):
             return self.get_agent(agent_id)
-        return read_one(routes.UPDATE_AGENT, answer, Agent)
+        return read_one(routes.UPDATE_AGENT, answer, Agent, agent_id)
 
     # --- calls ----------------------------------------------------------------------------------------------------
 
@@ -225,7 +225,7 @@ class VolubileClient:
         :raises VolubileNotFound: no such call.
         """
         answer = self._send(routes.GET_CALL, wire.check_id(call_id, "call_id"))
-        return read_one(routes.GET_CALL, answer, Call)
+        return read_one(routes.GET_CALL, answer, Call, call_id)
 
     def create_call(self, agent_id: str, recipient: wire.RecipientLike, *, not_after: float = math.inf) -> AcceptedCall:
         """Have an outbound agent call one person (https://docs.volubile.ai/api-reference/calls/create).
@@ -290,7 +290,7 @@ class VolubileClient:
         :raises VolubileNotFound: no such campaign.
         """
         answer = self._send(routes.GET_CAMPAIGN, wire.check_id(campaign_id, "campaign_id"))
-        return read_one(routes.GET_CAMPAIGN, answer, Campaign)
+        return read_one(routes.GET_CAMPAIGN, answer, Campaign, campaign_id)
 
     def create_campaign(self, request: Mapping[str, Any], *, not_after: float = math.inf) -> Campaign:
         """Create a campaign (https://docs.volubile.ai/api-reference/campaigns/create).
@@ -364,7 +364,7 @@ class VolubileClient:
             return campaign
         if is_empty(answer):
             return self.get_campaign(campaign_id)
-        return read_one(route, answer, Campaign)
+        return read_one(route, answer, Campaign, campaign_id)
 
     # --- tokens ---------------------------------------------------------------------------------------------------
 

@@ -145,11 +145,6 @@ class Call(ApiModel):
         """Whether the call is over. A status that is not known is not final."""
         return self.status in wire.FINAL_CALL_STATUSES
 
-    @property
-    def has_transcript(self) -> bool:
-        """Whether a transcript can be expected, sooner or later (:data:`wire.TRANSCRIBED_CALL_STATUSES`)."""
-        return self.status in wire.TRANSCRIBED_CALL_STATUSES
-
 
 class TranscriptEvent(ApiModel):
     """Something that happened in a call (https://docs.volubile.ai/api-reference/calls/get-transcript).

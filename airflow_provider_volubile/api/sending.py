@@ -133,16 +133,13 @@ class Sender:
     def _attempt(self, message: Message, identity: Identity | None) -> Answer:
         """Send once, or twice when the first credential is refused."""
         while True:
-            if identity is None:
-                answer = self._exchange(message, {})
-                break
-            answer = self._exchange(message, identity.headers(self.send))
-            if not identity.has_another(answer.status):
-                answer = _without(identity.secrets, answer)
-                break
-        return _judge(message, identity, answer)
+            if identity is not None:
+                identity.prepare(self.send)
+            answer = self._exchange(message, identity)
+            if identity is None or not identity.has_another(answer.status):
+                return _judge(message, identity, answer)
 
-    def _exchange(self, message: Message, credentials: Mapping[str, str]) -> Answer:
+    def _exchange(self, message: Message, identity: Identity | None) -> Answer:
         """Send once, in the account's window unless the message is for another host."""
         failure = None
         if not message.anonymous:
@@ -155,7 +152,7 @@ class Sender:
                     "long for the account's request window. Nothing was taken; try again.",
                     operation=message.route.operation,
                 )
-            answer = self.transport.exchange(message, credentials)
+            answer = self.transport.exchange(message, identity)
         except ConnectionFault as fault:
             failure = _no_answer(message, fault)
         except BaseException:
@@ -201,6 +198,8 @@ def _without(secrets: tuple[str, ...], answer: Answer) -> Answer:
 
 def _judge(message: Message, identity: Identity | None, answer: Answer) -> Answer:
     """Return a success; raise what anything else means."""
+    if identity is not None:
+        answer = _without(identity.secrets, answer)
     route, status = message.route, answer.status
     operation = route.operation
     host = urlsplit(message.url).hostname

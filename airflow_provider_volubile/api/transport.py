@@ -5,12 +5,13 @@ No retries and no credentials of its own: :mod:`.sending` decides what is sent a
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from http.client import HTTPException
@@ -37,6 +38,8 @@ BODY_SECONDS = 300.0
 STREAM_SECONDS = 3600.0
 #: Connections that stay open between requests; more threads than that open connections for one request each.
 POOL_SIZE = 32
+
+Auth = Callable[[requests.PreparedRequest], requests.PreparedRequest]
 
 _READ_SIZE = 2**16
 _FAULTS = (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, OSError, ValueError)
@@ -111,8 +114,8 @@ class Transport:
         self._session = _new_session()
         hide_urls_in_logs()
 
-    def exchange(self, message: Message, credentials: Mapping[str, str]) -> Answer:
-        """Send one request and read its answer. Redirects and errors are answers like others.
+    def exchange(self, message: Message, auth: Auth | None) -> Answer:
+        """Send one request with these credentials and read its answer. Redirects and errors are answers like others.
 
         A request that dials has a connection of its own: on a kept-alive one that the server has just closed, nobody
         could tell whether it took the request.
@@ -123,8 +126,11 @@ class Transport:
         keep_open = message.route.repeatable
         try:
             sent_at = time.monotonic()
-            response = _send(session, message, credentials, self.timeout)
+            response = _send(session, message, auth, self.timeout)
             received_at = time.monotonic()
+            if response.status_code < 200:  # 101 Switching Protocols: nobody asked for it
+                response.close()
+                raise ConnectionFault(f"it answered {response.status_code}, which ends no request", sent=True)
             if message.stream and 200 <= response.status_code < 300:
                 return Answer(response.status_code, response.headers, sent_at, received_at, stream=response)
             body, flaw, broken_off = None, "", False
@@ -146,7 +152,7 @@ class Transport:
 
 
 def _send(
-    session: requests.Session, message: Message, credentials: Mapping[str, str], timeout: tuple[float, float]
+    session: requests.Session, message: Message, auth: Auth | None, timeout: tuple[float, float]
 ) -> requests.Response:
     _this_thread.sent = None
     content_type = {} if message.body is None else {"Content-Type": "application/json"}
@@ -157,7 +163,8 @@ def _send(
                 message.url,
                 params=message.params,
                 data=message.body,
-                headers={**content_type, **message.headers, **credentials},
+                headers={**content_type, **message.headers},
+                auth=auth,
                 proxies={"http": ""},  # plain http is for this machine only, so no proxy may carry it elsewhere
                 timeout=timeout,
                 allow_redirects=False,
@@ -222,8 +229,20 @@ class _ThisThread(threading.local):
 _this_thread = _ThisThread()
 
 
+class _Response(http.client.HTTPResponse):
+    """Passes over all informational answers, such as 103 Early Hints. http.client does so for 100 only."""
+
+    def begin(self) -> None:
+        super().begin()
+        while 101 < self.status < 200:
+            self.headers = self.msg = None  # type: ignore[assignment]
+            super().begin()
+
+
 class _Connection(urllib3.connection.HTTPConnection):
     """Notes whether a request was begun. What fails before (resolving, connecting, the proxy, TLS) was never sent."""
+
+    response_class = _Response
 
     def connect(self) -> None:
         _this_thread.sent = False

@@ -94,6 +94,7 @@ def server() -> Iterator[Server]:
     server.on(".*/recording", answer(200, body=b"audio", headers={"Content-Type": "audio/mpeg"}))
     server.on(".*/transcript", answer(200, [{"action": "RING"}]))
     server.on("GET /v1/(agents|calls)", answer(200, {"content": [], "page": 1, "size": 50, "totalPages": 0}))
+    server.on("(GET|PATCH) /v1/agents/.*", answer(200, {"id": AGENT}))
     server.on(".*", answer(200, {"id": ID, "status": "PAUSED"}))
     yield server
     listener.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import ssl
 import subprocess
@@ -300,11 +301,54 @@ def test_a_body_that_drips_ends(server: Any, tell: Any, client: Any, monkeypatch
 def test_answers_that_come_before_the_answer_are_passed_over(server: Any, tell: Any, client: Any) -> None:
     def act(conn: Any, request: Any) -> bool:
         conn.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 3)
-        return bool(tell.answer(200, {"id": "a"})(conn, request))
+        return bool(tell.answer(200, CALL)(conn, request))
 
     server.on("GET .*", act)
-    assert [client.get_call(ID).id for _ in range(2)] == ["a", "a"]
+    assert [client.get_call(ID).id for _ in range(2)] == [ID, ID]
     assert server.connections == 1
+
+
+@pytest.mark.parametrize("status", [102, 103, 199])
+def test_an_informational_answer_is_passed_over_and_the_next_answer_is_the_right_one(
+    status: int, server: Any, tell: Any, client: Any
+) -> None:
+    """http.client takes a 103 for the answer; the true one then waits in the connection for the next request."""
+
+    def act(conn: Any, request: Any) -> bool:
+        conn.sendall(b"HTTP/1.1 %d Early Hints\r\nLink: </a.css>\r\n\r\n" % status * 2)
+        return bool(tell.answer(200, {"id": request.path.rpartition("/")[2]})(conn, request))
+
+    server.on("GET .*", act)
+    assert [client.get_call(name).id for name in ("a", "b", "c")] == ["a", "b", "c"]
+    assert server.connections == 1
+
+
+def test_a_switch_of_protocols_ends_the_connection(server: Any, tell: Any, client: Any) -> None:
+    def switch(conn: Any, request: Any) -> bool:
+        conn.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n")
+        return True
+
+    server.on("GET .*", switch, tell.answer(200, {"id": "b"}))
+    server.on("POST .*", switch)
+    assert client.get_call("b").id == "b"
+    assert server.connections == 2
+    with pytest.raises(VolubileUnknownOutcome, match="101"):
+        client.create_call(ID, RECIPIENT)
+
+
+def test_an_answer_about_another_object_is_an_error(server: Any, tell: Any, client: Any) -> None:
+    server.on(".*", tell.answer(200, {"id": "another", "status": "PAUSED"}))
+    for ask in (
+        lambda: client.get_call(ID),
+        lambda: client.get_agent(ID),
+        lambda: client.get_campaign(ID),
+        lambda: client.update_agent(ID, {"active": False}),
+        lambda: client.update_campaign_status(ID, "PAUSED"),
+    ):
+        with pytest.raises(VolubileProtocolError, match="is about another object"):
+            ask()
+    server.on(".*", tell.answer(200, {"id": ID.upper()}))
+    assert client.get_call(ID).id == ID.upper(), "ids are UUIDs, whose case does not matter"
 
 
 def test_a_dripping_answer_to_what_dials_was_a_yes(
@@ -325,9 +369,9 @@ def test_a_broken_compression_is_asked_for_again(encoding: str, server: Any, tel
     server.on(
         "GET .*",
         tell.answer(200, body=b"not compressed at all", headers={"Content-Encoding": encoding}),
-        tell.answer(200, body=gzip.compress(b'{"id": "x"}'), headers={"Content-Encoding": "gzip"}),
+        tell.answer(200, body=gzip.compress(json.dumps(CALL).encode()), headers={"Content-Encoding": "gzip"}),
     )
-    assert client.get_call(ID).id == "x"
+    assert client.get_call(ID).id == ID
 
 
 # --- threads ---
