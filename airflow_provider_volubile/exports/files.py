@@ -61,7 +61,9 @@ class Export:
     arrival. So a second run over the same data makes the same files and the same manifest.
 
     :param folder: where the files go.
-    :param name: what is exported, such as ``calls``; the manifest is ``_<name>.manifest.json`` in ``folder``.
+    :param what: what is exported, such as ``calls``; the manifest is ``_<what>.manifest.json`` in ``folder``, or
+        ``_<what>-<key>.manifest.json``.
+    :param key: tells the files of this export from those of others in the folder.
     :param selection: what the export is of. Another export of that name in the folder is refused when it
         differs: two exports must not take turns replacing each other.
     :ivar earlier: the manifest of an earlier run of this export; empty if there was none.
@@ -70,9 +72,12 @@ class Export:
     :raises VolubileStoreError: the folder cannot be read.
     """
 
-    def __init__(self, folder: ObjectStoragePath, name: str, selection: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: ObjectStoragePath, what: str, selection: Mapping[str, Any], *, key: str | None = None
+    ) -> None:
         self.folder = folder
-        self.manifest = folder / f"_{name}.manifest.json"
+        self._key = f"-{key}" if key else ""
+        self.manifest = folder / f"_{what}{self._key}.manifest.json"
         self.missing: dict[str, str] = {}
         self._selection = dict(selection)
         self._tables: dict[str, Table] = {}
@@ -104,12 +109,12 @@ class Export:
     def write_rows(self, stem: str, rows: Iterable[Row], table: Table, file_format: FileFormat) -> None:
         """Write one file of a table.
 
-        :param stem: the file's path within the folder, without the suffix that its format gives it.
+        :param stem: the file's path within the folder, without the key and the suffix of its format.
         """
         with tempfile.NamedTemporaryFile(prefix="volubile-export-") as file:
             count = write_rows(file, rows, table, file_format)
             file.flush()
-            self.add_file(stem + SUFFIXES[file_format], Path(file.name), rows=count)
+            self.add_file(stem + self._key + SUFFIXES[file_format], Path(file.name), rows=count)
         self._tables[table.name] = table
 
     def add_file(self, path: str, local: Path, **facts: Any) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import IO, Literal, get_args
 
 from airflow_provider_volubile.exceptions import VolubileInputError
-from airflow_provider_volubile.exports.columns import Cell, Kind, Row, Table, to_json
+from airflow_provider_volubile.exports.columns import Kind, Row, Table, to_json
 
 FileFormat = Literal["jsonl", "parquet", "csv"]
 
@@ -82,16 +82,17 @@ def _write_parquet(file: IO[bytes], rows: Iterable[Row], table: Table) -> int:
     text = pyarrow.string()
     cells: dict[Kind, pyarrow.DataType] = {"integer": pyarrow.int64(), "boolean": pyarrow.bool_()}
     types = cells | {"timestamp": pyarrow.timestamp("us", tz="UTC")}
+    kinds = [column.kind for column in table.columns]
     schema = pyarrow.schema([(column.name, types.get(column.kind, text)) for column in table.columns])
-
-    def array(kind: Kind, column: tuple[Cell, ...]) -> pyarrow.Array:
-        return pyarrow.array(column, cells.get(kind, text)).cast(types.get(kind, text))
 
     count = 0
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:
         for group in _row_groups(rows):
-            kinds = [column.kind for column in table.columns]
-            writer.write_batch(pyarrow.record_batch(list(map(array, kinds, zip(*group, strict=True))), schema=schema))
+            columns = [
+                pyarrow.array(column, cells.get(kind, text)).cast(types.get(kind, text))
+                for kind, column in zip(kinds, zip(*group, strict=True), strict=True)
+            ]
+            writer.write_batch(pyarrow.record_batch(columns, schema=schema))
             count += len(group)
     return count
 

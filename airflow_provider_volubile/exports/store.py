@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from airflow_provider_volubile.exceptions import VolubileError
+from airflow_provider_volubile.exceptions import VolubileError, VolubileInputError
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
@@ -28,9 +28,14 @@ class VolubileStoreError(VolubileError):
 
 
 def open_path(path: str | ObjectStoragePath) -> ObjectStoragePath:
-    """A path as users type it: local, or ``scheme://connection_id@bucket/key``."""
+    """A path as users type it: local, or ``scheme://connection_id@bucket/key``.
+
+    :raises VolubileInputError: it is empty.
+    """
     from airflow.sdk import ObjectStoragePath
 
+    if not str(path or "").strip():
+        raise VolubileInputError("output_path is empty; expected a folder, local or in a store.")
     return path if isinstance(path, ObjectStoragePath) else ObjectStoragePath(path)
 
 

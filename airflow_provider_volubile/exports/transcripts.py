@@ -55,7 +55,6 @@ def export_transcripts(
     export: Export,
     refs: Iterable[CallRef],
     *,
-    key: str,
     zone: ZoneInfo,
     file_format: FileFormat,
     texts: bool,
@@ -67,7 +66,6 @@ def export_transcripts(
     leaves everything as it was: new files would be without it.
 
     :param refs: the calls.
-    :param key: tells this export's files from those of others in the folder.
     :param texts: also write one text per call.
     :param patience: seconds to wait for transcripts that are not there at first.
     :raises VolubileIncompleteExport: such a call failed.
@@ -100,7 +98,7 @@ def export_transcripts(
             )
         for spool, table in ((events, TRANSCRIPTS), (spoken, TRANSCRIPT_TEXTS)):
             for folder in sorted(spool.counts):
-                export.write_rows(f"{folder}/{table.name}-{key}", spool.rows(folder), table, file_format)
+                export.write_rows(f"{folder}/{table.name}", spool.rows(folder), table, file_format)
     return report
 
 
@@ -159,18 +157,18 @@ def _read(client: VolubileClient, ref: CallRef) -> Sequence[TranscriptEvent] | A
 
     Whether there may be a part of one while the call goes on is not documented: only its end makes it whole.
     """
-    events = _events(client, ref.call_id)
+
+    def read_events() -> Sequence[TranscriptEvent]:
+        try:
+            return client.get_transcript(ref.call_id)
+        except VolubileNotFound:
+            return ()
+
+    events = read_events()
     if events and (ref.has_ended or wire.is_whole_transcript(event.action for event in events)):
         return events
     if not ref.has_ended:
         ref = CallRef.of(client.get_call(ref.call_id))
         if events and ref.has_ended:
-            events = _events(client, ref.call_id)
+            events = read_events()
     return events if events and ref.has_ended else Absent(ref)
-
-
-def _events(client: VolubileClient, call_id: str) -> Sequence[TranscriptEvent]:
-    try:
-        return client.get_transcript(call_id)
-    except VolubileNotFound:
-        return ()

@@ -1,4 +1,4 @@
-"""Agents as tasks: switch one on or off, rename it, let it record or not."""
+"""Change an agent: switch it on or off, rename it, archive it, have it record or not."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypedDict
 from airflow.sdk import Context
 
 from airflow_provider_volubile.exceptions import VolubileInputError, VolubileNotFound, VolubileProtocolError
+from airflow_provider_volubile.hooks.volubile import VolubileHook
 from airflow_provider_volubile.operators.base import VolubileOperator
 from airflow_provider_volubile.tasks import fail_without_retry
 
@@ -39,8 +40,15 @@ class VolubileUpdateAgentOperator(VolubileOperator):
     template_fields: Sequence[str] = ("agent_id", "changes", "volubile_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"changes": "json"}
 
-    def __init__(self, *, agent_id: str, changes: Mapping[str, Any], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        *,
+        agent_id: str,
+        changes: Mapping[str, Any],
+        volubile_conn_id: str = VolubileHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(volubile_conn_id=volubile_conn_id, **kwargs)
         self.agent_id = agent_id
         self.changes = changes
 
@@ -76,7 +84,7 @@ class VolubileUpdateAgentOperator(VolubileOperator):
 
 
 def _from_templates(changes: Any) -> dict[str, Any]:
-    """Give back the truth values that templates made text of."""
+    """The changes, with the text that a template renders for a truth value read as one."""
     if not isinstance(changes, Mapping):
         raise VolubileInputError(
             f"changes is a {type(changes).__name__}; expected an object, such as {{'active': False}}."

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from airflow.sdk import Context, XComArg
@@ -16,16 +17,12 @@ from airflow_provider_volubile.operators.base import VolubileOperator
 from airflow_provider_volubile.tasks import check_number, fail_without_retry
 
 if TYPE_CHECKING:
-    from zoneinfo import ZoneInfo
-
     from airflow.sdk import ObjectStoragePath
 
     from airflow_provider_volubile.api.client import VolubileClient
     from airflow_provider_volubile.api.models import Agent
     from airflow_provider_volubile.exports.export_report import ExportReport
-    from airflow_provider_volubile.exports.files import Export
     from airflow_provider_volubile.exports.formats import FileFormat
-    from airflow_provider_volubile.waiting.find_calls import CallRef
 
 MOST_LOOKBACK = 10 * 365 * 24  # hours
 
@@ -139,9 +136,10 @@ class VolubileExportCallsOperator(VolubileOperator):
         from airflow_provider_volubile.exports.days import begin_of_run, iso, read_zone
         from airflow_provider_volubile.exports.flatten import flat_columns
         from airflow_provider_volubile.exports.formats import check_format
+        from airflow_provider_volubile.exports.store import open_path
 
         check_format(self.file_format)
-        folder, zone, lookback = _folder(self.output_path), read_zone(self.timezone), self._lookback()
+        folder, zone, lookback = open_path(self.output_path), read_zone(self.timezone), self._lookback()
         begin, end = self._interval(context)
         client = self.hook.client()
         columns = CALLS.with_columns(flat_columns(self.flatten, self._agent(client)))
@@ -218,29 +216,28 @@ class _PerCallExportOperator(VolubileOperator):
         self.timezone = timezone
         self.max_missing = max_missing
 
-    def export(
-        self, client: VolubileClient, export: Export, refs: Sequence[CallRef], *, key: str, zone: ZoneInfo
-    ) -> ExportReport:
-        raise NotImplementedError
+    def export(self, context: Context, export_files: Callable[..., ExportReport]) -> PerCallExport:
+        """Find the calls and export what they have.
 
-    @fail_without_retry()
-    def execute(self, context: Context) -> PerCallExport:
+        :param export_files: takes the client, the export, the calls, and ``zone``.
+        """
         from airflow_provider_volubile.calling.journal import reference
         from airflow_provider_volubile.exports.days import read_zone
         from airflow_provider_volubile.exports.files import Export
+        from airflow_provider_volubile.exports.store import open_path
         from airflow_provider_volubile.waiting.find_calls import find_calls
 
         if self.max_missing is not None:
             check_number("max_missing", self.max_missing)
-        folder, zone = _folder(self.output_path), read_zone(self.timezone)
+        folder, zone = open_path(self.output_path), read_zone(self.timezone)
         ti = context["ti"]
         map_index = -1 if ti.map_index is None else ti.map_index
         task = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": map_index}
         key = reference(ti.dag_id, ti.run_id, ti.task_id, map_index)
         client = self.hook.client()
         refs = find_calls(client, self.calls, now=datetime.now(UTC))
-        export = Export(folder, f"{self.what}-{key}", task | {"timezone": zone.key})
-        report = self.export(client, export, refs, key=key, zone=zone)
+        export = Export(folder, self.what, task | {"timezone": zone.key}, key=key)
+        report = export_files(client, export, refs, zone=zone)
         manifest = export.finish(report.counts)
         level = logging.WARNING if report.missing or report.failed else logging.INFO
         self.log.log(level, "%s: %s. %s tells which calls are missing, and why.", self.what, report, manifest)
@@ -299,26 +296,17 @@ class VolubileExportTranscriptsOperator(_PerCallExportOperator):
     @fail_without_retry()
     def execute(self, context: Context) -> PerCallExport:
         from airflow_provider_volubile.exports.formats import check_format
+        from airflow_provider_volubile.exports.transcripts import export_transcripts
 
         check_format(self.file_format)
         check_number("transcript_timeout", self.transcript_timeout)
-        return super().execute(context)
-
-    def export(
-        self, client: VolubileClient, export: Export, refs: Sequence[CallRef], *, key: str, zone: ZoneInfo
-    ) -> ExportReport:
-        from airflow_provider_volubile.exports.transcripts import export_transcripts
-
-        return export_transcripts(
-            client,
-            export,
-            refs,
-            key=key,
-            zone=zone,
+        export_files = partial(
+            export_transcripts,
             file_format=self.file_format,
             texts=self.text_per_call,
             patience=self.transcript_timeout,
         )
+        return self.export(context, export_files)
 
 
 class VolubileExportRecordingsOperator(_PerCallExportOperator):
@@ -338,20 +326,11 @@ class VolubileExportRecordingsOperator(_PerCallExportOperator):
 
     what = "recordings"
 
-    def export(
-        self, client: VolubileClient, export: Export, refs: Sequence[CallRef], *, key: str, zone: ZoneInfo
-    ) -> ExportReport:
+    @fail_without_retry()
+    def execute(self, context: Context) -> PerCallExport:
         from airflow_provider_volubile.exports.recording_files import export_recordings
 
-        return export_recordings(client, export, refs, zone=zone)
-
-
-def _folder(output_path: str | ObjectStoragePath) -> ObjectStoragePath:
-    from airflow_provider_volubile.exports import store
-
-    if not str(output_path or "").strip():
-        raise VolubileInputError("output_path is empty; expected a folder, local or in a store.")
-    return store.open_path(output_path)
+        return self.export(context, export_recordings)
 
 
 def _announce(folder: ObjectStoragePath) -> None:

@@ -136,12 +136,12 @@ def export(url: str, key: str, kind: str, place: str, file_format: Any, ids: lis
             export_calls(client, table, DAY, DAY + timedelta(days=1))
             return
         refs = [CallRef(call_id) for call_id in ids]
-        files = Export(folder, kind, {})
+        files = Export(folder, kind, {}, key="k")
         if kind == "recordings":
             report = export_recordings(client, files, refs, zone=UTC_ZONE)
         else:
             report = export_transcripts(
-                client, files, refs, key="k", zone=UTC_ZONE, file_format=file_format, texts=True, patience=0
+                client, files, refs, zone=UTC_ZONE, file_format=file_format, texts=True, patience=0
             )
         files.finish(report.counts)
         assert report.written == len(ids)

@@ -194,12 +194,11 @@ def _export(job: Job, folder: Path) -> None:
     """What the operator runs, with the credentials and the calls that it would have found."""
     client = VolubileClient(job.url, ApiKeyPair(job.key), window=RateWindow(length=job.length))
     with client:
-        export = Export(store.open_path(str(folder)), "transcripts", {})
+        export = Export(store.open_path(str(folder)), "transcripts", {}, key="benchmark")
         report = export_transcripts(
             client,
             export,
             [CallRef(call) for call in job.calls],
-            key="benchmark",
             zone=ZoneInfo("UTC"),
             file_format="jsonl",
             texts=True,

@@ -77,15 +77,15 @@ def recorded(simulator: Simulator, count: int) -> list[str]:
 def run(client: VolubileClient, folder: Path, calls: Any, **options: Any) -> ExportReport:
     refs = find_calls(client, calls, now=datetime.now(UTC))
     options = {"file_format": "jsonl", "texts": False, "patience": 0.0} | options
-    export = Export(open_path(str(folder)), "transcripts-k", {"run_id": "r"})
-    report = export_transcripts(client, export, refs, key="k", zone=UTC_ZONE, **options)
+    export = Export(open_path(str(folder)), "transcripts", {"run_id": "r"}, key="k")
+    report = export_transcripts(client, export, refs, zone=UTC_ZONE, **options)
     export.finish(report.counts)
     return report
 
 
 def record(client: VolubileClient, folder: Path, calls: Any, key: str = "k") -> ExportReport:
     refs = find_calls(client, calls, now=datetime.now(UTC))
-    export = Export(open_path(str(folder)), f"recordings-{key}", {"run_id": "r"})
+    export = Export(open_path(str(folder)), "recordings", {"run_id": "r"}, key=key)
     report = export_recordings(client, export, refs, zone=UTC_ZONE)
     export.finish(report.counts)
     return report
@@ -401,7 +401,7 @@ class TestRecordings:
         ],
     )
     def test_what_is_not_fetched_and_why(self, client, simulator, folder, status, recorded, reason):
-        export = Export(open_path(str(folder)), "recordings-k", {})
+        export = Export(open_path(str(folder)), "recordings", {}, key="k")
         ref = CallRef("c1", status, recorded, YESTERDAY)
         report = export_recordings(client, export, [ref], zone=UTC_ZONE)
         assert (report.missing, export.missing) == (1, {"c1": reason})
@@ -429,7 +429,7 @@ class TestRecordings:
         (work / "precious").write_text("x")
         monkeypatch.setattr("tempfile.tempdir", str(work))
         ref = CallRef("../precious", status="COMPLETED", recorded=True, at=YESTERDAY)
-        export = Export(open_path(str(folder)), "recordings-k", {})
+        export = Export(open_path(str(folder)), "recordings", {}, key="k")
         report = export_recordings(client, export, [ref], zone=UTC_ZONE)
         assert report.missing == 1
         assert (work / "precious").read_text() == "x"
@@ -508,7 +508,7 @@ class TestBrokenRecordings:
             server.server_close()
 
     def export(self, client: VolubileClient, folder: Path) -> ExportReport:
-        export = Export(open_path(str(folder)), "recordings-k", {})
+        export = Export(open_path(str(folder)), "recordings", {}, key="k")
         return export_recordings(client, export, [self.REF], zone=UTC_ZONE)
 
     def test_it_is_resumed_where_it_stopped(self, serve, folder):
