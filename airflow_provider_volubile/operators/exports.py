@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypedDict
 
 from airflow.sdk import Context, XComArg
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from airflow_provider_volubile.api.models import Agent
     from airflow_provider_volubile.exports.export_report import ExportReport
     from airflow_provider_volubile.exports.formats import FileFormat
+
+Calls: TypeAlias = SubmissionHandle | Sequence[SubmissionHandle] | Sequence[str] | str | XComArg
 
 MOST_LOOKBACK = 10 * 365 * 24  # hours
 
@@ -203,7 +205,7 @@ class _PerCallExportOperator(VolubileOperator):
     def __init__(
         self,
         *,
-        calls: SubmissionHandle | Sequence[SubmissionHandle] | Sequence[str] | str | XComArg,
+        calls: Calls,
         output_path: str | ObjectStoragePath,
         timezone: str = "UTC",
         max_missing: int | None = None,
@@ -271,7 +273,7 @@ class VolubileExportTranscriptsOperator(_PerCallExportOperator):
     def __init__(
         self,
         *,
-        calls: SubmissionHandle | Sequence[SubmissionHandle] | Sequence[str] | str,
+        calls: Calls,
         output_path: str | ObjectStoragePath,
         file_format: FileFormat = "jsonl",
         text_per_call: bool = False,
