@@ -1,4 +1,4 @@
-"""A local Volubile without telephones, for developing and testing Dags.
+"""A local simulator of Volubile, for developing and testing Dags. It makes no real calls.
 
 Run it with ``python -m airflow_provider_volubile.simulator``, or from Python with :class:`Simulator`. The
 server needs the extra ``airflow-provider-volubile[simulator]``; importing this package does not.

@@ -52,12 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_volubile.simulator",
-        description="A local Volubile without telephones, for developing and testing Dags.",
+        description="A local simulator of Volubile, for developing and testing Dags.",
     )
     parser.add_argument("--port", type=int, default=8765, help="API and control interface; 0: any (%(default)s)")
     parser.add_argument("--media-port", type=int, default=0, help="recordings behind presigned links; 0: any")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="what chance depends on (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random draws (%(default)s)")
     parser.add_argument("--start", type=_instant, help="simulated time to begin with, ISO 8601 with an offset (now)")
     parser.add_argument("--primary-key", default=PRIMARY_KEY, help="(%(default)s)")
     parser.add_argument("--secondary-key", default=SECONDARY_KEY, help="(%(default)s)")

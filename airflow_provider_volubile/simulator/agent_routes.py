@@ -39,7 +39,7 @@ def get_agent(incoming: Incoming) -> Response:
 def update_agent(incoming: Incoming) -> Response:
     agent = _agent(incoming)
     changes = parse(incoming, bodies.UpdateAgent)
-    # A new object: calls being placed keep the agent as it was when they were accepted.
+    # Make a new object: calls in progress keep the agent as it was when they were accepted.
     changed = agent | changes.model_dump(exclude_unset=True)
     incoming.state.agents[agent["id"]] = changed
     match incoming.state.config.patch_answer:

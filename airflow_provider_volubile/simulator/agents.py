@@ -1,4 +1,4 @@
-"""The agents of the simulated account. Their ids are fixed, so that tests and examples can name them."""
+"""The agents of the simulated account. Their ids are fixed, so tests and examples can name them."""
 
 from __future__ import annotations
 

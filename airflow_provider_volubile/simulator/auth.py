@@ -1,4 +1,4 @@
-"""Who is asking: the pair of API keys, and the tokens issued for them."""
+"""Authentication: the pair of API keys, and the tokens issued for them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SCOPES = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What a request identified itself with.
+    """The credential of a request.
 
     :param kind: ``primary``, ``secondary``, ``token``, ``none`` or ``bad``.
-    :param problem: why it is not accepted, None if it is.
+    :param problem: why the credential is refused, None if it is accepted.
     :param scopes: what a token allows; None for a key, which allows everything.
     """
 
@@ -33,7 +33,7 @@ class Credential:
 
     @property
     def of_account(self) -> bool:
-        """Whether it belongs to the account, though it may be revoked or expired."""
+        """Whether the credential belongs to the account. It may be revoked or expired."""
         return self.kind not in ("none", "bad")
 
 
@@ -44,7 +44,7 @@ class _Token:
 
 
 class Auth:
-    """Keeps keys and tokens. A token is accepted for its true life, whatever it claims."""
+    """Keep keys and tokens. A token is accepted for ``token_life`` seconds, whatever it claims."""
 
     def __init__(self, keys: Mapping[str, str], seed: int, clock: Clock, config: Config) -> None:
         self.active = dict.fromkeys(keys, True)
@@ -56,7 +56,7 @@ class Auth:
         self._config = config
 
     def identify(self, api_key: str | None, authorization: str | None) -> Credential:
-        """Judge the ``X-Api-Key`` header or, without one, the ``Authorization`` header."""
+        """Check the ``X-Api-Key`` header or, without one, the ``Authorization`` header."""
         if api_key is not None:
             name = self._names.get(api_key)
             if name is None:
@@ -76,7 +76,7 @@ class Auth:
         config = self._config
         wall = self._clock.wall()
         self._issued += 1
-        if self._issued % 1000 == 0:  # a lapsed token is told from an unknown one, but not for ever
+        if self._issued % 1000 == 0:  # forget tokens that expired over an hour ago: they then count as unknown
             self._tokens = {value: token for value, token in self._tokens.items() if token.expires > wall - 3600}
         granted = list(dict.fromkeys(scopes))
         jti = hashlib.sha256(f"{self._secret} {self._issued}".encode()).hexdigest()[:32]
@@ -98,12 +98,12 @@ class Auth:
         return {"token": value, "expiresIn": int(expires_in), "tokenType": "Bearer"}
 
     def revoke_tokens(self) -> int:
-        """Make every token issued so far invalid; return how many there were."""
+        """Revoke every token issued so far; return their number."""
         count = len(self._tokens)
         self._tokens.clear()
         return count
 
 
 def _compact_json(claims: dict[str, Any]) -> bytes:
-    # Not jwt.encode: that refuses the absurd claims which a test may want to see handled.
+    # jwt.encode refuses absurd claims, which some tests need.
     return json.dumps(claims, separators=(",", ":")).encode()

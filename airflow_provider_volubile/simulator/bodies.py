@@ -1,4 +1,4 @@
-"""The request bodies of the API, as strict as the OpenAPI file says."""
+"""The request bodies of the API, validated as strictly as the OpenAPI file says."""
 
 from __future__ import annotations
 

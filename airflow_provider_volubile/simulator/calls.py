@@ -14,11 +14,11 @@ from airflow_provider_volubile.simulator.telephony import IN_PROGRESS
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One attempt to reach one person. Times are POSIX seconds, on the wall or simulated as their name says.
+    """One attempt to reach one person. Times are POSIX seconds, in wall or simulated time as their name says.
 
     :param start_wall: the first ring; in the future while the call is being set up.
-    :param submission: sequence number of the accepted request that led to this call.
-    :param view: the rendered JSON, good until the wall time ``view_until`` or the end of the call.
+    :param submission: sequence number of the accepted request that placed this call.
+    :param view: the rendered JSON, valid until the wall time ``view_until`` or the end of the call.
     """
 
     seq: int
@@ -66,7 +66,7 @@ class CallBook:
         return self._by_id.get(call_id)
 
     def add(self, call: Call) -> None:
-        """Add a call that was created no earlier than those already here."""
+        """Add a call that was created no earlier than the calls in the book."""
         self.in_order_dialled.append(call)
         self._by_id[call.id] = call
         for key in {
@@ -79,7 +79,7 @@ class CallBook:
         self._by_phone[call.phone].append(call)
 
     def add_past(self, calls: Iterable[Call]) -> None:
-        """Add calls that may have been created earlier than those already here."""
+        """Add calls that may have been created earlier than the calls in the book."""
         for call in calls:
             self.add(call)
         for ordered in (*self._index.values(), *self._by_phone.values()):
@@ -98,7 +98,7 @@ class CallBook:
 
         :param created_from: earliest creation (wall), included.
         :param created_before: latest creation (wall), excluded.
-        :return: a list (the book's own, not to be changed) and the bounds of what was found in it.
+        :return: a list, which the caller must not change, and the bounds of the matching calls in it.
         """
         if phone is None:
             found = self._index.get((agent_id, campaign), [])
@@ -112,6 +112,6 @@ class CallBook:
         return found, start, bisect_left(found, created_before, lo=start, key=_created)
 
     def forget_views(self) -> None:
-        """Have every call rendered anew, because how calls look has changed."""
+        """Drop all rendered calls, because their form has changed."""
         for call in self.in_order_dialled:
             call.view = None

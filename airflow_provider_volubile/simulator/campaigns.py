@@ -1,4 +1,4 @@
-"""Campaigns: who is dialled when, how often, and again."""
+"""Campaigns: whom to dial, when, and when to redial."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_provider_volubile.simulator.schedule import Schedule
 
 ACTIVE, PAUSED, CANCELLED = "ACTIVE", "PAUSED", "CANCELLED"
 
-# Seconds: calendars end in the year 9999, so no delay may be endless.
+# Longest delay of a redial, in seconds: Python's calendar ends in the year 9999.
 _CENTURY = 3_155_760_000
 
 
@@ -26,9 +26,9 @@ class Campaign:
 
     :param view: the campaign as the API shows it, its status included.
     :param recipients: ``{"phone", "context"}`` each.
-    :param queue: a heap of (simulated time it is due, index of the recipient, attempt).
+    :param queue: a heap of (simulated due time, index of the recipient, attempt).
     :param dialled: attempts per local day.
-    :param wake_at: simulated time of the next look at the queue, if one is planned.
+    :param wake_at: simulated time of the next planned check of the queue, or None.
     """
 
     view: dict[str, Any]
@@ -47,7 +47,7 @@ class Campaign:
 
 
 class Dialler:
-    """Works through the queues of the campaigns, within their windows, batch sizes and lines."""
+    """Dial the queued recipients of all campaigns, within their windows, batch sizes and lines."""
 
     def __init__(self, engine: Engine, config: Config) -> None:
         self.campaigns: dict[str, Campaign] = {}
@@ -62,7 +62,7 @@ class Dialler:
         schedule: Schedule,
         submission: int,
     ) -> Campaign:
-        """Begin a campaign at the present simulated time."""
+        """Start a campaign at the present simulated time."""
         queue = [(self._engine.now, index, 1) for index in range(len(recipients))]
         campaign = Campaign(view, agent, recipients, schedule, submission, queue)
         self.campaigns[view["id"]] = campaign
@@ -70,9 +70,9 @@ class Dialler:
         return campaign
 
     def set_status(self, campaign: Campaign, status: str) -> bool:
-        """Pause, resume or cancel; calls in progress go on.
+        """Pause, resume or cancel a campaign. Calls in progress go on.
 
-        :return: False if the change is not allowed: ``CANCELLED`` is for ever.
+        :return: False if the change is refused: ``CANCELLED`` is final.
         """
         if campaign.status == CANCELLED and status != CANCELLED:
             return False
@@ -81,24 +81,24 @@ class Dialler:
         return True
 
     def wake_all(self) -> None:
-        """Look at every queue again, because the configuration has changed."""
+        """Check every queue again, because the configuration has changed."""
         for campaign in self.campaigns.values():
             self._wake(campaign, self._engine.now)
 
     def _wake(self, campaign: Campaign, when: float) -> None:
         if campaign.wake_at is None or when < campaign.wake_at:
             campaign.wake_at = when
-            self._engine.at(when, partial(self._look, campaign, when))
+            self._engine.at(when, partial(self._dial_next, campaign, when))
 
-    def _look(self, campaign: Campaign, now: float) -> None:
-        """Dial the next recipient, or plan to look again when that may be done."""
+    def _dial_next(self, campaign: Campaign, now: float) -> None:
+        """Dial the next recipient, or plan the next check for when this is allowed."""
         if campaign.wake_at != now:
-            return  # an earlier look has taken this one's place
+            return  # an earlier check has replaced this one
         campaign.wake_at = None
         if campaign.status != ACTIVE or not campaign.queue:
             return
         if campaign.in_progress >= self._config.lines:
-            return  # the next call to end looks again
+            return  # the next call that ends plans a check
         allowed = self._next_allowed(campaign, max(now, campaign.queue[0][0]))
         if allowed > now:
             self._wake(campaign, allowed)

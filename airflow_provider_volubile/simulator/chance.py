@@ -1,4 +1,4 @@
-"""Everything left to chance, as pure functions of a seed: the same question always gets the same answer."""
+"""All random draws, as pure functions of a seed: the same arguments always give the same result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _digest(seed: int, what: tuple[object, ...], size: int) -> bytes:
 
 
 def fraction(seed: int, *what: object) -> float:
-    """Return a number in [0, 1) that depends on nothing but the arguments."""
+    """Return a number in [0, 1) that depends only on the arguments."""
     return int.from_bytes(_digest(seed, what, 7)) / 2**56
 
 

@@ -9,15 +9,15 @@ from datetime import UTC, datetime
 class Clock:
     """Simulated time that runs ``speed`` times as fast as wall time, and can be advanced.
 
-    Both clocks are POSIX timestamps in seconds. The mapping between them is a line through one anchor, which
-    moves when the speed changes or the clock is advanced. Before it moves, all that is due must be processed.
+    Both clocks are POSIX timestamps in seconds. The mapping between them is a line through one anchor. The anchor
+    moves when the speed changes or the clock is advanced. Process all due events before it moves.
 
     :param start: simulated time to begin with, or None for the present.
     :param speed: simulated seconds per wall second; 0 stands still between advances.
     """
 
     def __init__(self, start: float | None, speed: float) -> None:
-        # Monotonic underneath: a step of the machine's clock must not make the telephones jump.
+        # Use the monotonic clock: a step of the machine's clock must not move simulated time.
         self._offset = time.time() - time.monotonic()
         self._speed = speed
         self._anchor_wall = self.wall()
@@ -31,9 +31,9 @@ class Clock:
         return self._anchor + (self.wall() - self._anchor_wall) * self._speed
 
     def wall_at(self, simulated: float) -> float:
-        """Return the wall time at which a simulated instant is reached.
+        """Return the wall time at which simulated time reaches an instant.
 
-        For one that the last advance jumped over, that is the time of the advance.
+        For an instant that the last advance skipped, this is the time of the advance.
         """
         if simulated <= self._anchor or not self._speed:
             return self._anchor_wall

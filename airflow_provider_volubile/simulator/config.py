@@ -1,4 +1,4 @@
-"""What can be set: options when the simulator starts, and a configuration that may change while it runs."""
+"""Settings: options fixed when the simulator starts, and a configuration that may change while it runs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ SECONDARY_KEY = "sim-secondary-key-0002"
 class Config(BaseModel):
     """Everything that ``PATCH /_sim/config`` can change.
 
-    Where Volubile's documentation is silent, the default is the form that the OpenAPI file assumes, and the
-    other values are forms a client should survive.
+    Where Volubile's documentation says nothing, the default is the form that the OpenAPI file assumes. The other
+    values are forms that a client should handle.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -72,10 +72,10 @@ class Config(BaseModel):
     created_lag: float = Field(
         0,
         ge=0,
-        description="Wall seconds by which `created` is late: it is absent until then, and shows that time.",
+        description="Wall seconds until `created` appears, with that later time.",
     )
     campaign_timezone: Literal["accepted", "refused", "ignored"] = Field(
-        "accepted", description="What becomes of `timezone` in a new campaign; `ignored` uses Europe/Paris."
+        "accepted", description="Handling of `timezone` in a new campaign; `ignored` uses Europe/Paris."
     )
     error_body: Literal["json", "empty", "html"] = "json"
 
@@ -109,7 +109,7 @@ class Config(BaseModel):
         return ZoneInfo(self.date_zone)
 
     def update(self, changes: dict[str, Any]) -> None:
-        """Apply all of the changes, or none.
+        """Apply all changes, or none.
 
         :raises pydantic.ValidationError: a key is unknown or a value not allowed.
         """
@@ -124,7 +124,7 @@ CALL_SORTS = ("created", "startTime", "endTime", "status", "phone", "duration", 
 
 @dataclass(frozen=True)
 class Options:
-    """What is settled when the simulator starts.
+    """Options that stay fixed while the simulator runs.
 
     :param start: simulated time to begin with (POSIX seconds), None for the present.
     """

@@ -1,4 +1,4 @@
-"""The control interface under ``/_sim``: the truth about what was dialled, and levers to steer."""
+"""The control interface under ``/_sim``: reports what was dialled, and controls the simulator."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class Reset(BaseModel):
 def control_app(state: State) -> FastAPI:
     """Return the application mounted under ``/_sim``."""
     app = FastAPI(title="Volubile simulator: control interface", docs_url="/docs", redoc_url=None)
-    _add_truth(app, state)
-    _add_levers(app, state)
+    _add_reports(app, state)
+    _add_controls(app, state)
     return app
 
 
-def _add_truth(app: FastAPI, state: State) -> None:
+def _add_reports(app: FastAPI, state: State) -> None:
     @app.get("/state", summary="Clocks, counts, configuration, agents")
     async def show_state() -> Any:
         state.engine.run()
@@ -80,13 +80,13 @@ def _add_truth(app: FastAPI, state: State) -> None:
             "agents": list(state.agents.values()),
         }
 
-    @app.get("/ledger", summary="Everything ever dialled, one entry per attempt, oldest first")
+    @app.get("/ledger", summary="Every attempt dialled, oldest first")
     async def ledger(campaign: str | None = None, phone: str | None = None, submission: int | None = None) -> Any:
         state.engine.run()
         calls = _chosen(state, campaign, phone, submission)
         return _streamed(calls, lambda call: _ledger_entry(call, state))
 
-    @app.get("/ledger/summary", summary="What the ledger adds up to")
+    @app.get("/ledger/summary", summary="Counts of the ledger")
     async def ledger_summary(
         campaign: str | None = None, phone: str | None = None, submission: int | None = None
     ) -> Any:
@@ -129,7 +129,7 @@ def _add_truth(app: FastAPI, state: State) -> None:
         return _streamed(state.webhooks.deliveries, asdict)
 
 
-def _add_levers(app: FastAPI, state: State) -> None:
+def _add_controls(app: FastAPI, state: State) -> None:
     @app.patch("/config", summary="Change the configuration")
     async def configure(changes: dict[str, Any]) -> Any:
         try:
@@ -164,7 +164,7 @@ def _add_levers(app: FastAPI, state: State) -> None:
     async def revoke_tokens() -> Any:
         return {"revoked": state.auth.revoke_tokens()}
 
-    @app.put("/outcomes", summary="Settle how the attempts at a number (or `*`) end, from now on")
+    @app.put("/outcomes", summary="Set how the attempts at a number (or `*`) end, from now on")
     async def set_outcomes(outcomes: dict[str, list[str]]) -> Any:
         state.engine.outcomes = {phone: statuses for phone, statuses in outcomes.items() if statuses}
         return state.engine.outcomes
@@ -185,7 +185,7 @@ def _add_levers(app: FastAPI, state: State) -> None:
         state.advance(by.seconds)
         return {"wall": precise_time(state.clock.wall()), "simulated": precise_time(state.engine.now)}
 
-    @app.post("/reset", summary="Start again as if nothing had happened")
+    @app.post("/reset", summary="Start again with no calls and the initial configuration")
     async def reset(to: Reset | None = None) -> Any:
         state.reset(to.start.timestamp() if to and to.start else None)
         return {}
@@ -243,7 +243,7 @@ def _submission_entry(submission: Submission) -> dict[str, Any]:
 
 
 def _streamed(items: Iterable[T], show: Callable[[T], dict[str, Any]]) -> StreamingResponse:
-    """Send what there is now as a JSON list, piece by piece, letting other requests through in between."""
+    """Send the present items as a JSON list, piece by piece, so that other requests are served in between."""
     present = list(items)
 
     async def pieces() -> AsyncIterator[str]:

@@ -1,4 +1,4 @@
-"""What is said on the simulated telephone, in French: transcripts, summaries, extracted answers."""
+"""Content of the simulated calls, in French: transcripts, summaries, extracted answers."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Event(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """What the agent made of a completed call, in the API's field names."""
+    """Summary and extracted data of a completed call, in the API's field names."""
 
     summary: str
     extractors: list[dict[str, Any]]

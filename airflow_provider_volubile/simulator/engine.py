@@ -1,4 +1,4 @@
-"""The discrete-event engine: what happens at simulated times, in exact order, once someone looks."""
+"""The discrete-event engine: processes events in the exact order of their simulated times."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from airflow_provider_volubile.simulator.config import Config
 
 
 class Engine:
-    """Processes events up to the simulated present, and knows how a call goes from dial to end.
+    """Process events up to the simulated present, and take each call from dial to end.
 
-    :param outcomes: forced statuses of the attempts per phone (``*``: everyone else); the last one repeats.
+    :param outcomes: forced statuses of the attempts per phone (``*``: all others); the last one repeats.
     :param on_final: called with each call that has reached its final status.
     """
 
@@ -34,16 +34,16 @@ class Engine:
 
     @property
     def pending(self) -> int:
-        """How many events and transcripts are still to come; 0 means that nothing will happen by itself."""
+        """The number of events and transcripts to come. At 0, only a request can make anything happen."""
         transcripts = sum((call.transcript_at or 0) > self.now for call in self.calls.in_order_dialled)
         return len(self._events) + transcripts
 
     def at(self, when: float, action: Callable[[], None]) -> None:
-        """Have something happen at a simulated time."""
+        """Schedule an action at a simulated time."""
         heapq.heappush(self._events, (when, next(self._order), action))
 
     def run(self) -> None:
-        """Process everything that is due by now."""
+        """Process all due events."""
         present = self._clock.now()
         while self._events and self._events[0][0] <= present:
             when, _, action = heapq.heappop(self._events)
@@ -97,12 +97,12 @@ class Engine:
     def end_later(
         self, call: Call, when: float, status: str, duration: int, then: Callable[[Call], None] | None = None
     ) -> None:
-        """Have a call in progress end at a simulated time."""
+        """Schedule the end of a call in progress at a simulated time."""
         self.at(when, partial(self._end, call, status, duration, then))
 
     def _end(self, call: Call, status: str, duration: int, then: Callable[[Call], None] | None) -> None:
         wall = self._clock.wall_at(self.now)
-        call.start_wall = min(call.start_wall, wall)  # an advance of the clock may have jumped over the first ring
+        call.start_wall = min(call.start_wall, wall)  # an advance of the clock may have skipped the first ring
         finish(call, status, duration, self.now, wall, self._config.transcript_delay)
         if then is not None:
             then(call)

@@ -1,4 +1,4 @@
-"""Faults to order: what may go wrong between a client and the service, done for real on the connection."""
+"""Injected faults: real failures on the connection between a client and the service."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from airflow_provider_volubile.simulator import chance
 
-#: Where the server leaves the connection's transport in the ASGI scope.
+#: Key of the connection's transport in the ASGI scope.
 TRANSPORT = "simulator.transport"
 
 Kind = Literal[
@@ -31,7 +31,7 @@ Kind = Literal[
     "huge",
 ]
 
-#: Kinds that let the request take effect unless told otherwise.
+#: Kinds whose requests take effect by default.
 _ACCEPTING = frozenset({"drop", "malformed", "empty", "truncated", "html", "huge"})
 
 
@@ -44,9 +44,9 @@ class FaultSpec(BaseModel):
     kind: Kind = Field(
         description="`drop` and `reset` close the connection (FIN, RST) without an answer; `status` answers "
         "another status; `delay` makes the answer late; `rate_limit` answers 429; `malformed`, `empty`, "
-        "`truncated`, `html` and `huge` spoil the body; `redirect` leads elsewhere."
+        "`truncated`, `html` and `huge` spoil the body; `redirect` redirects to `location`."
     )
-    times: int | None = Field(1, ge=1, description="How often, null for ever.")
+    times: int | None = Field(1, ge=1, description="How often, null for always.")
     skip: int = Field(0, ge=0, description="How many requests to let through first.")
     probability: float = Field(1, gt=0, le=1, description="How likely each request is hit; the draw is seeded.")
     accept: bool | None = Field(
@@ -59,7 +59,7 @@ class FaultSpec(BaseModel):
     seconds: float | None = Field(
         None,
         ge=0,
-        description="Wall seconds that it takes: `delay` 1, others none. For `rate_limit` the Retry-After instead.",
+        description="Wall seconds before the fault: `delay` 1, others none. For `rate_limit`, the Retry-After.",
     )
     location: str | None = Field(None, description="Target of `redirect`.")
     bytes: int = Field(10_000_000, ge=1, description="Size of a `huge` body.")
@@ -78,7 +78,7 @@ class FaultSpec(BaseModel):
 
 
 class Fault:
-    """An ordered fault and how often it was met."""
+    """An ordered fault, and how often requests met it."""
 
     def __init__(self, number: int, spec: FaultSpec) -> None:
         self.number = number
@@ -91,7 +91,7 @@ class Fault:
 
 
 class FaultBoard:
-    """All faults in force; the oldest that fits a request is applied to it."""
+    """All active faults. A request meets the oldest one that fits it."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -111,7 +111,7 @@ class FaultBoard:
         self._faults.clear()
 
     def draw(self, operation: str) -> FaultSpec | None:
-        """Return the fault that hits this request to an operation, if one does."""
+        """Return the fault that this request to an operation meets, or None."""
         for fault in self._faults:
             spec = fault.spec
             if spec.operation not in ("*", operation) or fault.applied == spec.times:
@@ -126,7 +126,7 @@ class FaultBoard:
 
 
 def spoil(spec: FaultSpec, answer: Response) -> Response:
-    """Return what is sent instead of the proper answer.
+    """Return the answer to send instead of the proper one.
 
     :param answer: the proper answer, or one without content if the request did not take effect.
     """
@@ -159,7 +159,7 @@ async def _endless_json(size: int) -> AsyncIterator[bytes]:
 
 
 class Hangup(Response):
-    """Closes the connection without a word: as if the server, or something on the way, had died."""
+    """Close the connection without an answer, as if the server or a proxy had died."""
 
     def __init__(self, *, reset: bool) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ class Hangup(Response):
 
 
 class _Truncated(Response):
-    """Announces the whole body, sends half of it, and closes the connection."""
+    """Announce the whole body, send half of it, and close the connection."""
 
     def __init__(self, answer: Response, status: int) -> None:
         body = bytes(getattr(answer, "body", b"")) or b"x" * 4096

@@ -1,4 +1,4 @@
-"""Starting and steering a simulator from Python."""
+"""Start and control a simulator from Python."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _CONTROL_TIMEOUT = 120
 
 
 class SimulatorError(RuntimeError):
-    """The simulator did not start, or refused what it was told."""
+    """The simulator did not start, or refused a control request."""
 
 
 class LedgerEntry(TypedDict):
-    """One attempt to reach one person: the truth about what was dialled.
+    """One attempt to reach one person, as the simulator dialled it.
 
-    ``*_wall`` and ``*_simulated`` are ISO 8601 in UTC, on the clients' clock and on the telephones'.
+    ``*_wall`` and ``*_simulated`` are ISO 8601 in UTC, in wall time and in simulated time.
     """
 
     seq: int
@@ -59,7 +59,7 @@ class LedgerEntry(TypedDict):
 
 
 class LedgerSummary(TypedDict):
-    """What the ledger adds up to. ``max_attempts`` is per submission and phone."""
+    """Counts of the ledger. ``max_attempts`` is per submission and phone."""
 
     calls: int
     people: int
@@ -69,15 +69,15 @@ class LedgerSummary(TypedDict):
 
 
 class Simulator:
-    """A simulator in a process of its own, on a free port, for as long as the ``with`` block lasts.
+    """A simulator in a separate process, on a free port, until the ``with`` block ends.
 
-    :doc:`/simulator` shows it as a fixture of tests.
+    :doc:`/simulator` shows it as a test fixture.
 
-    :param seed: what chance depends on; the same seed gives the same calls.
+    :param seed: seed of all random draws; the same seed gives the same calls.
     :param port: of the API, 0 for any free one.
     :param start: simulated time to begin with, aware; None for the present.
     :param primary_key: API key to accept, None for the default one. ``secondary_key`` likewise.
-    :param config: what the configuration begins with, such as ``speed`` or ``limit``.
+    :param config: the initial configuration, such as ``speed`` or ``limit``.
     """
 
     def __init__(
@@ -90,9 +90,9 @@ class Simulator:
         secondary_key: str = SECONDARY_KEY,
         **config: Any,
     ) -> None:
-        #: Where the API is, without a path.
+        #: URL of the API, without a path.
         self.url = ""
-        #: Where presigned links lead to, without a path.
+        #: URL of presigned links, without a path.
         self.media_url = ""
         self.primary_key = primary_key
         self.secondary_key = secondary_key
@@ -108,7 +108,7 @@ class Simulator:
     def attach(cls, url: str) -> Self:
         """Return a handle on a simulator that runs already; closing the handle leaves it running.
 
-        :param url: where it listens, such as ``http://127.0.0.1:8765``.
+        :param url: URL of the API, such as ``http://127.0.0.1:8765``.
         """
         simulator = cls()
         simulator.url = url.rstrip("/")
@@ -131,7 +131,7 @@ class Simulator:
     def start(self) -> None:
         """Start the process and wait until it listens.
 
-        :raises SimulatorError: it did not come up; the message holds what it printed.
+        :raises SimulatorError: it did not start; the message holds its output.
         """
         with tempfile.TemporaryFile("w+") as errors:
             process = subprocess.Popen(  # noqa: S603
@@ -150,7 +150,7 @@ class Simulator:
         self.url, self.media_url = ready[1], ready[2]
 
     def stop(self) -> None:
-        """Stop the process, if this handle has started it."""
+        """Stop the process, if this handle started it."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -165,16 +165,16 @@ class Simulator:
             if pipe is not None:
                 pipe.close()
 
-    # The truth
+    # Reports
 
     def ledger(
         self, *, campaign: str | None = None, phone: str | None = None, submission: int | None = None
     ) -> list[LedgerEntry]:
-        """Return every attempt ever dialled, oldest first.
+        """Return every attempt dialled, oldest first.
 
         :param campaign: only of campaigns with this name.
         :param phone: only to this number.
-        :param submission: only those that this accepted request led to.
+        :param submission: only those that this accepted request placed.
         """
         query = {"campaign": campaign, "phone": phone, "submission": submission}
         return cast("list[LedgerEntry]", self._control("GET", "/ledger", params=query))
@@ -182,7 +182,7 @@ class Simulator:
     def summary(
         self, *, campaign: str | None = None, phone: str | None = None, submission: int | None = None
     ) -> LedgerSummary:
-        """Return what the (filtered) ledger adds up to."""
+        """Return the counts of the (filtered) ledger."""
         query = {"campaign": campaign, "phone": phone, "submission": submission}
         return cast("LedgerSummary", self._control("GET", "/ledger/summary", params=query))
 
@@ -191,29 +191,29 @@ class Simulator:
         return cast("list[Json]", self._control("GET", "/submissions"))
 
     def requests(self, *, since: int = 0) -> list[Json]:
-        """Return the requests the API received, oldest first.
+        """Return the requests that the API received, oldest first.
 
-        :param since: only those after the one with this ``seq``.
+        :param since: only requests after the one with this ``seq``.
         """
         return cast("list[Json]", self._control("GET", "/requests", params={"since": since}))
 
     def request_summary(self, *, since: int = 0) -> dict[str, dict[str, int]]:
-        """Return how many requests there were, by operation and status (``none``: no answer)."""
+        """Return the number of requests by operation and status (``none``: no answer)."""
         return cast("dict[str, dict[str, int]]", self._control("GET", "/requests/summary", params={"since": since}))
 
     def media_requests(self) -> list[Json]:
-        """Return the requests the media port received, with the names of their headers."""
+        """Return the requests that the media port received, with the names of their headers."""
         return cast("list[Json]", self._control("GET", "/media/requests"))
 
     def webhooks(self) -> list[Json]:
-        """Return the webhooks sent, and what became of each."""
+        """Return the webhooks sent, each with the receiver's answer."""
         return cast("list[Json]", self._control("GET", "/webhooks"))
 
     def state(self) -> Json:
         """Return clocks, counts, configuration, campaigns and agents."""
         return cast("Json", self._control("GET", "/state"))
 
-    # The levers
+    # Controls
 
     def configure(self, **changes: Any) -> Json:
         """Change the configuration; return all of it.
@@ -228,9 +228,9 @@ class Simulator:
         :param operation: operationId of the OpenAPI file, ``getMedia``, or ``*``.
         :param kind: ``drop``, ``reset``, ``status``, ``delay``, ``rate_limit``, ``malformed``, ``empty``,
             ``truncated``, ``html``, ``redirect`` or ``huge``.
-        :param times: how often it is applied, None for ever.
-        :param details: ``skip`` so many requests first, ``probability`` of each hit, ``accept`` (whether the request
-            takes effect first), ``status``, ``seconds`` it takes, ``location``, ``bytes``.
+        :param times: how often it is applied, None for always.
+        :param details: ``skip`` (requests to let through first), ``probability`` of each hit, ``accept`` (whether the
+            request takes effect first), ``status``, ``seconds`` before it, ``location``, ``bytes``.
         """
         spec = {"operation": operation, "kind": kind, "times": times, **details}
         return int(self._control("POST", "/faults", json=spec)["id"])
@@ -244,7 +244,7 @@ class Simulator:
         self._control("DELETE", "/faults")
 
     def revoke_key(self, which: Key) -> None:
-        """Refuse an API key from now on."""
+        """Revoke an API key."""
         self._control("PUT", "/keys", json={which: "revoked"})
 
     def restore_key(self, which: Key) -> None:
@@ -252,13 +252,13 @@ class Simulator:
         self._control("PUT", "/keys", json={which: "active"})
 
     def revoke_tokens(self) -> int:
-        """Refuse every token issued so far; return how many there were."""
+        """Revoke every token issued so far; return their number."""
         return int(self._control("DELETE", "/tokens")["revoked"])
 
     def outcomes(self, statuses: Mapping[str, Sequence[str]]) -> None:
-        """Settle how calls dialled from now on end, in place of what was settled before.
+        """Set how calls dialled from now on end. This replaces earlier settings.
 
-        :param statuses: phone, or ``*`` for everyone else, to the statuses of the first, second… attempt; the
+        :param statuses: phone, or ``*`` for all others, to the statuses of the first, second… attempt; the
             last one repeats. ``IN_PROGRESS`` never ends.
         """
         self._control("PUT", "/outcomes", json={phone: list(ends) for phone, ends in statuses.items()})
@@ -273,11 +273,11 @@ class Simulator:
         return cast("list[str]", self._control("POST", "/calls", json={"count": count, **spec})["ids"])
 
     def advance(self, seconds: float) -> None:
-        """Let so many simulated seconds pass at once."""
+        """Advance simulated time by some seconds at once."""
         self._control("POST", "/advance", json={"seconds": seconds})
 
     def reset(self, *, start: datetime | None = None) -> None:
-        """Start again as if nothing had happened, with the configuration of the start.
+        """Start again with no calls and the initial configuration.
 
         :param start: another simulated time to begin with, aware.
         """
@@ -287,7 +287,7 @@ class Simulator:
         """Wait until a condition holds.
 
         :param timeout: wall seconds.
-        :raises TimeoutError: it did not.
+        :raises TimeoutError: the condition did not hold in time.
         """
         deadline = time.monotonic() + timeout
         while not condition():
@@ -296,17 +296,17 @@ class Simulator:
             time.sleep(interval)
 
     def wait_until_quiet(self, timeout: float = 60) -> None:
-        """Wait until nothing more will happen by itself: campaigns worked off, calls ended, transcripts there.
+        """Wait until no event is left: campaigns are complete, calls have ended, transcripts are there.
 
         :param timeout: wall seconds.
-        :raises TimeoutError: something is still due.
+        :raises TimeoutError: an event is still due.
         """
         self.wait_until(lambda: self.state()["pending"] == 0, timeout, interval=0.05)
 
     def _control(self, method: str, path: str, **request: Any) -> Any:
-        # A session of its own for each request: a handle is shared by threads and survives forks.
+        # Use a new session for each request: threads share a handle, and a handle survives forks.
         with requests.Session() as session:
-            session.trust_env = False  # a proxy has no business on the loopback
+            session.trust_env = False  # ignore proxies on the loopback
             answer = session.request(method, f"{self.url}/_sim{path}", timeout=_CONTROL_TIMEOUT, **request)
         if not answer.ok:
             raise SimulatorError(f"{method} /_sim{path}: {answer.status_code} {answer.text}")

@@ -1,4 +1,4 @@
-"""A request to the API and what can be read from it: body, path, query. Reading refuses what is not valid."""
+"""A request to the API: reads body, path and query, and refuses invalid ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ B = TypeVar("B", bound=BaseModel)
 
 
 class Refused(Exception):
-    """The request is answered with an error."""
+    """The simulator answers the request with an error."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -38,9 +38,9 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class Incoming:
-    """A request that was let in.
+    """An authenticated request.
 
-    :param submission: set by the operations that dial, once they have accepted.
+    :param submission: set by an operation that dials, once it has accepted the request.
     """
 
     state: State

@@ -1,4 +1,4 @@
-"""Many calls at once, without dialling: what benchmarks start from."""
+"""Put many calls into the account without dialling, for benchmarks."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class LoadSpec(BaseModel):
     agent_id: str = REMINDER_AGENT_ID
     status: str = Field(
         "COMPLETED",
-        description="Of every call; `IN_PROGRESS` leaves them running, `*` draws from the distribution.",
+        description="Status of every call; `IN_PROGRESS` leaves them running, `*` draws from the distribution.",
     )
     ends_within: float | None = Field(
         None, gt=0, description="Simulated seconds within which calls left IN_PROGRESS end, spread evenly."
     )
-    final_status: str = Field("COMPLETED", description="How those end.")
+    final_status: str = Field("COMPLETED", description="Final status of those calls.")
     campaign: str | None = Field(None, description="Campaign name to file the calls under.")
     type: Literal["OUTBOUND", "INBOUND"] = "OUTBOUND"
     phones: list[Annotated[str, Field(pattern=PHONE_PATTERN)]] | None = Field(

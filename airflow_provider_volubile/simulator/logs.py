@@ -1,4 +1,4 @@
-"""What happened: accepted submissions and the requests that reached the two ports."""
+"""Logs: accepted submissions, and the requests that reached the two ports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Submission:
     """One accepted request that dials.
 
-    :param answer: what the client was told: ``delivered``, or the kind of fault that got in between.
+    :param answer: ``delivered``, or the kind of fault that the client met.
     """
 
     seq: int
@@ -47,7 +47,7 @@ class RequestEntry:
 
 @dataclass(slots=True)
 class MediaRequest:
-    """One request to the media port; ``headers`` holds the names it came with."""
+    """One request to the media port; ``headers`` holds the names of its headers."""
 
     wall: float
     method: str
@@ -58,7 +58,7 @@ class MediaRequest:
 
 @dataclass(slots=True)
 class Delivery:
-    """One webhook: what the receiver answered, or why it could not be reached."""
+    """One webhook: the receiver's answer, or the error that prevented it."""
 
     call_id: str
     wall: float

@@ -1,4 +1,4 @@
-"""The object storage beside the API: recordings behind presigned links, on a port of its own."""
+"""The object storage beside the API: recordings behind presigned links, on a separate port."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from airflow_provider_volubile.simulator.state import State
 
 
 def presigned_url(state: State, call: Call) -> str:
-    """Return a link to the recording of a call, good for a while and for whoever holds it."""
+    """Return a link to the recording of a call. It expires and needs no credential."""
     expires = math.ceil(state.clock.wall() + state.config.recording_link_life)
     path = f"/recordings/{call.id}.wav"
     return f"{state.media_url}{path}?expires={expires}&signature={_signature(state, path, expires)}"

@@ -1,4 +1,4 @@
-"""The account's rate limit: so many requests per fixed window of wall time."""
+"""The account's rate limit: a number of requests per fixed window of wall time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Headers = dict[str, str]
 
 
 class RateWindow:
-    """Counts the requests of the account in the present window."""
+    """Count the requests of the account in the present window."""
 
     def __init__(self, clock: Clock, config: Config) -> None:
         self._clock = clock
@@ -30,7 +30,7 @@ class RateWindow:
         return True
 
     def headers(self) -> Headers:
-        """Return the headers that every answer carries."""
+        """Return the headers of every answer."""
         used = 0 if self._over() else self._used
         limit, remaining = self._config.limit, max(self._config.limit - used, 0)
         match self._config.rate_headers:
@@ -45,7 +45,7 @@ class RateWindow:
                 return {}
 
     def retry_after(self, seconds: float | None = None) -> Headers:
-        """Return the header that says when to come back.
+        """Return the header that says when to retry.
 
         :param seconds: the wait, None for the rest of the window.
         """

@@ -1,4 +1,4 @@
-"""How the API shows calls and transcripts."""
+"""Render calls and transcripts as the API shows them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def to_json(value: Any) -> bytes:
 
 
 def call_json(call: Call, config: Config, seed: int, wall: float) -> bytes:
-    """Return a call as ``GET /v1/calls/{id}`` shows it; kept on the call for as long as it stays the same."""
+    """Return a call as ``GET /v1/calls/{id}`` shows it. The call keeps the result until it changes."""
     if call.view is None or wall >= call.view_until:
         call.view = to_json(call_dict(call, config, seed, wall))
         changes = (call.start_wall, call.created_wall + config.created_lag)
@@ -34,7 +34,7 @@ def call_json(call: Call, config: Config, seed: int, wall: float) -> bytes:
 
 
 def call_dict(call: Call, config: Config, seed: int, wall: float) -> dict[str, Any]:
-    """Return a call as it looks at a wall time."""
+    """Return a call as the API shows it at a wall time."""
     ended = call.ended_wall is not None
     created = call.created_wall + config.created_lag
     shown: dict[str, Any] = {
@@ -102,7 +102,7 @@ def _local_phone(phone: str) -> str:
 
 
 def transcript_events(call: Call, seed: int) -> list[dict[str, Any]]:
-    """Return the events of a call; their times are spread between its start and its end on the wall."""
+    """Return the events of a call. Their times are spread between its start and its end in wall time."""
     first_name = call.context.get("firstName")
     end = call.start_wall if call.ended_wall is None else call.ended_wall
     events = []
@@ -119,7 +119,7 @@ def transcript_events(call: Call, seed: int) -> list[dict[str, Any]]:
 
 
 def stretched(events: list[dict[str, Any]], size: int | None) -> Iterator[bytes]:
-    """Yield the events as JSON, with what was said repeated until there are at least ``size`` bytes."""
+    """Yield the events as JSON, and repeat utterances until there are at least ``size`` bytes."""
     pieces = [to_json(event) for event in events]
     yield from pieces[:-1]
     missing = (size or 0) - sum(map(len, pieces))

@@ -1,4 +1,4 @@
-"""The API port: the table of operations, and what every request goes through."""
+"""The API port: the table of operations, and the steps common to all requests."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ OPERATIONS = (
 )
 
 
-#: Whatever else is asked for.
+#: Any other path.
 UNKNOWN = Operation("unknown", "*", "/{path:path}", None, no_such_route)
 
 
@@ -95,7 +95,7 @@ def endpoint(state: State, operation: Operation) -> Callable[[Request], Awaitabl
         entry = _log(state, operation, request, credential)
         incoming = Incoming(state, request.path_params, request.query_params, headers, body)
         in_window = not credential.of_account or state.window.take()
-        # As they stand on arrival, not when a slow answer leaves at last.
+        # Take the headers when the request arrives, not when a slow answer leaves.
         rate_headers = state.window.headers()
         try:
             _admit(state, operation, credential, in_window)
@@ -114,7 +114,7 @@ def endpoint(state: State, operation: Operation) -> Callable[[Request], Awaitabl
 
 
 def error_response(refusal: Refused, config: Config) -> Response:
-    """Return an error as the configuration wants errors to look."""
+    """Return an error in the configured form."""
     reason = _REASONS.get(refusal.status, "Error")
     match config.error_body:
         case "json":
@@ -174,7 +174,7 @@ def _handle(operation: Operation, incoming: Incoming) -> Response:
 
 
 async def _faulty(operation: Operation, incoming: Incoming, spec: FaultSpec, entry: RequestEntry) -> Response:
-    """Answer under a fault."""
+    """Answer a request that meets a fault."""
     state = incoming.state
     entry.fault = spec.kind
     answer = _handle(operation, incoming) if spec.accept else Response()
@@ -195,7 +195,7 @@ async def _faulty(operation: Operation, incoming: Incoming, spec: FaultSpec, ent
 
 
 class _OvertakenError(Exception):
-    """The simulator was reset while a request waited: it belongs to a world that is gone, and may dial nobody."""
+    """The simulator was reset while a request waited. The request must not dial any more."""
 
 
 async def _pause(state: State, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""When a campaign may dial: its days and time slots in its own time zone, over both changes of clock."""
+"""When a campaign may dial: its days and time slots in its time zone, over both changes of clock."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Schedule:
     """The windows of one campaign.
 
     A slot is open while clocks in ``zone`` show a time from its start (included) to its end (excluded). So a
-    slot inside the hour that is skipped in spring does not open that day, and one inside the hour that is
-    repeated in autumn opens twice.
+    slot inside the skipped hour in spring does not open that day, and a slot inside the repeated hour in autumn
+    opens twice.
     """
 
     start_date: date
@@ -36,7 +36,7 @@ class Schedule:
         )
 
     def next_opening(self, at: float) -> float:
-        """Return ``at`` itself while a window is open, otherwise the instant at which the next one opens."""
+        """Return ``at`` while a window is open, otherwise the instant at which the next one opens."""
         if self.is_open(at):
             return at
         day = max(self.local(at).date(), self.start_date)
@@ -58,5 +58,5 @@ class Schedule:
                 yield datetime.combine(day, start.replace(fold=fold), self.zone).timestamp()
         midnight = datetime.combine(day, time(), self.zone).timestamp()
         end = self.next_day(midnight)
-        if end - midnight != 86400:  # clocks change, always on a quarter of an hour: the change itself may open a slot
+        if end - midnight != 86400:  # the clocks change, always on a quarter of an hour: this may open a slot
             yield from (midnight + 900 * quarter for quarter in range(int(end - midnight) // 900))

@@ -23,19 +23,19 @@ from airflow_provider_volubile.simulator.media import media_app
 from airflow_provider_volubile.simulator.routes import OPERATIONS, UNKNOWN, endpoint
 from airflow_provider_volubile.simulator.state import State
 
-#: Wall seconds between two looks at the events when no request comes in; webhooks leave that often.
+#: Wall seconds between two runs of the engine when no request comes in. Webhooks leave that often.
 _TICK = 0.05
 
-# A connection that the server closes while the client is about to reuse it looks like a lost answer. That
-# must only happen when a test orders it.
+# If the server closes a connection while the client is about to reuse it, this looks like a lost answer. Only
+# injected faults may do that.
 _KEEP_ALIVE = 3600
 
 
 def run(options: Options, host: str, port: int, media_port: int, *, until_stdin_closes: bool = False) -> None:
-    """Serve until interrupted. Prints one line once both ports are open.
+    """Serve until interrupted. Print one line once both ports are open.
 
-    :param port: of the API and the control interface; 0 takes any free one, as ``media_port`` does.
-    :param until_stdin_closes: stop when the process that started this one has gone.
+    :param port: port of the API and the control interface; 0 takes any free one, also for ``media_port``.
+    :param until_stdin_closes: stop when the process that started this one has ended.
     :raises OSError: a port cannot be opened.
     """
     with _listen(host, port) as api_socket, _listen(host, media_port) as media_socket:
@@ -50,7 +50,7 @@ def api_app(state: State) -> FastAPI:
     """Return the application of the API port."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.mount("/_sim", control_app(state))
-    # Plain routes: FastAPI's own would read and validate bodies before it is known who asks.
+    # Use plain routes: FastAPI's routes would validate bodies before authentication.
     for operation in OPERATIONS:
         app.add_route(operation.route, endpoint(state, operation), methods=[operation.method])
     app.add_route(UNKNOWN.route, endpoint(state, UNKNOWN), methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
@@ -58,7 +58,7 @@ def api_app(state: State) -> FastAPI:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    # The protocol is named because asyncio switches Nagle's algorithm off only where it is: with it on, every answer
+    # Name the protocol: asyncio switches Nagle's algorithm off only for named TCP sockets. With Nagle, every answer
     # would wait 40 ms for the client's delayed acknowledgement.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -74,7 +74,7 @@ def _listen(host: str, port: int) -> socket.socket:
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        yield  # two servers share the process: _serve listens for both
+        yield  # two servers share the process: _serve handles the signals of both
 
 
 def _server(app: ASGIApp) -> _Server:
@@ -93,7 +93,7 @@ def _server(app: ASGIApp) -> _Server:
 
 
 class _WithTransport:
-    """Hands the connection's transport to the application, so that faults can close it."""
+    """Pass the connection's transport to the application, so that faults can close it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -106,7 +106,7 @@ class _WithTransport:
 
 async def _serve(state: State, servers: list[tuple[_Server, socket.socket]], until_stdin_closes: bool) -> None:
     def stop() -> None:
-        logging.disable()  # answers under way are cut off: that is no news
+        logging.disable()  # stopping cuts off answers in progress: do not log that
         for server, _ in servers:
             server.should_exit = server.force_exit = True
 
@@ -121,7 +121,7 @@ async def _serve(state: State, servers: list[tuple[_Server, socket.socket]], unt
 
 
 def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
-    while os.read(0, 4096):  # not sys.stdin: its lock, held by this thread, would abort the interpreter's exit
+    while os.read(0, 4096):  # not sys.stdin: this thread would hold its lock and abort the interpreter's exit
         pass
     with contextlib.suppress(RuntimeError):  # the loop may be closed already
         loop.call_soon_threadsafe(stop)

@@ -19,14 +19,14 @@ from airflow_provider_volubile.simulator.ratelimit import RateWindow
 from airflow_provider_volubile.simulator.render import webhook_body
 from airflow_provider_volubile.simulator.webhooks import WebhookSender
 
-#: Requests remembered per port.
+#: Logged requests per port.
 _LOG_SIZE = 500_000
 
 
 class State:
     """One account with its clock, agents, campaigns, calls, credentials, faults and logs.
 
-    :param media_url: where recordings are served from, without a path.
+    :param media_url: URL of the media port, without a path.
     """
 
     def __init__(self, options: Options, media_url: str) -> None:
@@ -36,7 +36,7 @@ class State:
         self.reset()
 
     def reset(self, start: float | None = None) -> None:
-        """Go back to the beginning: nothing has happened, and everything is as it was at start.
+        """Start again with no calls and the initial configuration.
 
         :param start: another simulated time to begin with.
         """
@@ -69,7 +69,7 @@ class State:
         self.dialler.wake_all()
 
     def advance(self, seconds: float) -> None:
-        """Let simulated time pass at once."""
+        """Advance simulated time at once."""
         self.engine.run()
         self.clock.advance(seconds)
         self.engine.run()
@@ -83,7 +83,7 @@ class State:
         name: str | None = None,
         campaign_id: str | None = None,
     ) -> Submission:
-        """Note an accepted request that dials."""
+        """Record an accepted request that dials."""
         submission = Submission(
             seq=len(self.submissions) + 1,
             operation=operation,

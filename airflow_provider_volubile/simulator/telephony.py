@@ -1,4 +1,4 @@
-"""What becomes of a telephone call: its final status and how long it takes."""
+"""The course of a telephone call: its final status and its length."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ WEIGHTS = {
     "CANCELED": 2,
 }
 
-#: Statuses after which someone, or something, has spoken: these calls have a transcript.
+#: Statuses of calls in which a person or a machine answered: these calls have a transcript.
 ANSWERED = frozenset({"COMPLETED", "TRANSFERRED", "VOICE_BOX", "FAILOVER"})
 
-#: Statuses whose calls are recorded, if the agent records.
+#: Statuses of calls that are recorded, if the agent records.
 RECORDABLE = frozenset({"COMPLETED", "TRANSFERRED"})
 
 # Seconds from the first ring to the end, at least and at most.
@@ -43,11 +43,11 @@ _LENGTHS = {
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How a call will go, in simulated seconds.
+    """The course of a call, in simulated seconds.
 
     :param setup: from the creation of the record to the first ring.
     :param length: from the first ring to the end; None for a call that never ends.
-    :param duration: what the API will show as ``duration``: 0 if nobody answered.
+    :param duration: the API's ``duration``: 0 if no one answered.
     """
 
     status: str
@@ -57,7 +57,7 @@ class Course:
 
 
 def course(seed: int, phone: str, attempt: int, status: str | None = None) -> Course:
-    """Return how the given attempt at a number goes; a pure function of its arguments.
+    """Return the course of an attempt at a number. This is a pure function of its arguments.
 
     :param status: a forced final status. ``IN_PROGRESS`` never ends; an unknown one counts as answered.
     """

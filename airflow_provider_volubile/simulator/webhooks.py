@@ -1,4 +1,4 @@
-"""Webhooks, sent from a thread of their own so that nothing waits for the receiver."""
+"""Webhooks, sent from a separate thread so that the simulator never waits for the receiver."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TIMEOUT = 5
 
 
 class WebhookSender:
-    """Posts one body after the other, and keeps what became of each."""
+    """Post one body after the other, and keep each receiver's answer."""
 
     def __init__(self) -> None:
         self.deliveries: list[Delivery] = []
@@ -25,7 +25,7 @@ class WebhookSender:
         self._thread: threading.Thread | None = None
 
     def send(self, url: str, secret: str | None, call_id: str, body: bytes) -> None:
-        """Have a body posted soon.
+        """Queue a body for posting.
 
         :param secret: signs the body: hex HMAC-SHA256 of its bytes in ``X-Webhook-Signature``. The header is
             documented (https://docs.volubile.ai/en/integrations/webhooks), the way to compute it is assumed.
@@ -39,7 +39,7 @@ class WebhookSender:
             self._thread.start()
 
     def close(self) -> None:
-        """Stop once everything handed over has been sent."""
+        """Stop once all queued bodies are sent."""
         self._queue.put(None)
 
     def _work(self) -> None:
