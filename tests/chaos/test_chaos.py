@@ -20,13 +20,13 @@ def here() -> Iterator[World]:
         yield running
 
 
-def test_nobody_is_called_twice_or_lost_in_a_storm(here: World) -> None:
+def test_a_storm_calls_nobody_twice_and_loses_nobody(here: World) -> None:
     report = here.storm(100)
     assert int(report.tally) >= 100
     assert not report.tally.untouched, str(report)
     assert report.verdict.is_good, str(report)
 
 
-def test_without_the_journal_somebody_is_called_twice(here: World) -> None:
+def test_a_storm_without_the_journal_calls_somebody_twice(here: World) -> None:
     report = here.storm_without_journal(200)
     assert report.verdict.duplicates, str(report)

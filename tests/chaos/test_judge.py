@@ -74,26 +74,26 @@ FROZEN = Attempt(BULK, 1, 1, 1, None, "VolubileUnavailable")
 NOT_BEGUN = Attempt(BULK, 1, 1, 1, 1.5, "not begun")
 
 
-def test_everybody_called_once_is_good() -> None:
+def test_the_judge_accepts_one_call_per_person() -> None:
     verdict = judge(singles(called=PEOPLE, requests=[], ends=ACCEPTED))
     assert verdict.is_good
     assert (verdict.people, verdict.called) == (4, 4)
 
 
-def test_a_second_call_is_a_duplicate() -> None:
+def test_the_judge_reports_a_second_call_as_duplicate() -> None:
     evidence = singles(called=PEOPLE, requests=[], ends=ACCEPTED)
     verdict = judge(replace(evidence, ledger=[*evidence.ledger, {**call(PEOPLE[0]), "call_id": "another"}]))
     assert verdict.duplicates == PEOPLE[:1]
     assert verdict.wrong_reports
 
 
-def test_a_rejection_is_believed_where_a_400_was_injected() -> None:
+def test_the_judge_believes_a_rejection_after_an_injected_400() -> None:
     verdict = judge(singles(called=[PEOPLE[0], *PEOPLE[2:]], requests=[INJECTED_400], ends=REFUSED))
     assert verdict.is_good
     assert verdict.rejected == 1
 
 
-def test_everybody_is_counted_where_somebody_was_refused_before_an_unknown_outcome() -> None:
+def test_the_judge_counts_recipients_refused_before_an_unknown_outcome() -> None:
     evidence = singles(called=[PEOPLE[0], PEOPLE[2]], requests=[INJECTED_400], ends=[*REFUSED[:3], None])
     died = [*evidence.attempts[:3], Attempt(SINGLE, 3, 1, 3)]
     verdict = judge(
@@ -121,20 +121,20 @@ def test_everybody_is_counted_where_somebody_was_refused_before_an_unknown_outco
         pytest.param([INJECTED_400], ACCEPTED, id="the-process-says-accepted"),
     ],
 )
-def test_a_rejection_without_its_400_is_a_lost_person(
+def test_the_judge_reports_a_rejection_without_a_400_as_lost(
     requests: list[dict[str, Any]], ends: Sequence[str | None]
 ) -> None:
     verdict = judge(singles(called=[PEOPLE[0], *PEOPLE[2:]], requests=requests, ends=ends))
     assert verdict.lost == [PEOPLE[1]]
 
 
-def test_one_400_excuses_one_person() -> None:
+def test_one_400_excuses_only_one_person() -> None:
     ends = ["VolubileRequestRefused", "VolubileRequestRefused", "accepted", "accepted"]
     verdict = judge(singles(called=PEOPLE[2:], requests=[INJECTED_400], ends=ends))
     assert verdict.lost == PEOPLE[:1]
 
 
-def test_a_missing_person_who_is_not_reported_is_lost_and_the_report_wrong() -> None:
+def test_the_judge_reports_a_missing_person_as_lost_and_the_report_as_wrong() -> None:
     evidence = singles(called=[PEOPLE[0], *PEOPLE[2:]], requests=[INJECTED_400], ends=REFUSED)
     handle = {**evidence.handles[SINGLE], "rejected": 0, "recipients": 4}
     assert judge(replace(evidence, handles={SINGLE: handle})).wrong_reports
@@ -152,7 +152,7 @@ def test_a_missing_person_who_is_not_reported_is_lost_and_the_report_wrong() -> 
         pytest.param(TOKENLESS, [NO_TOKEN], id="died-before-it-wrote-that-it-got-no-token"),
     ],
 )
-def test_an_unknown_outcome_is_believed_where_something_befell_the_request(
+def test_the_judge_believes_an_unknown_outcome_after_a_fault_of_its_request(
     second: Attempt, requests: list[dict[str, Any]]
 ) -> None:
     verdict = judge(bulk(called=PEOPLE[:3], second=second, requests=requests))
@@ -178,7 +178,7 @@ def test_an_unknown_outcome_is_believed_where_something_befell_the_request(
         pytest.param(replace(FROZEN, ended=21, is_written=True), [], id="that-it-was-not-sent-was-written-down"),
     ],
 )
-def test_an_unknown_outcome_that_nothing_explains_is_a_lost_person(
+def test_the_judge_reports_an_unexplained_unknown_outcome_as_lost(
     second: Attempt, requests: list[dict[str, Any]]
 ) -> None:
     verdict = judge(bulk(called=PEOPLE[:3], second=second, requests=requests))
@@ -187,7 +187,7 @@ def test_an_unknown_outcome_that_nothing_explains_is_a_lost_person(
 
 
 @pytest.mark.parametrize("before", [[], [replace(TOKENLESS, began=0.6, ended=0.9, is_written=True)]])
-def test_a_request_may_be_begun_though_airflow_says_not_after_it_was_killed(before: list[Attempt]) -> None:
+def test_a_killed_airflow_may_not_show_that_a_request_began(before: list[Attempt]) -> None:
     """The answer to the write is lost, and the repetition is refused."""
     evidence = bulk(called=PEOPLE[:3], second=NOT_BEGUN, requests=[])
     evidence = replace(evidence, attempts=[evidence.attempts[0], *before, NOT_BEGUN])
@@ -197,13 +197,13 @@ def test_a_request_may_be_begun_though_airflow_says_not_after_it_was_killed(befo
     assert judge(replace(evidence, cuts=[0.5, 1.6])).lost == PEOPLE[3:]
 
 
-def test_that_airflow_was_killed_does_not_excuse_what_was_sent_before() -> None:
+def test_a_killed_airflow_does_not_excuse_earlier_requests() -> None:
     evidence = bulk(called=PEOPLE[:3], second=replace(SILENT, began=0.6, ended=0.9), requests=[])
     evidence = replace(evidence, attempts=[*evidence.attempts, NOT_BEGUN], cuts=[1.2])
     assert judge(evidence).lost == PEOPLE[3:]
 
 
-def test_a_fault_is_not_given_to_who_waited_for_too_long_anyway() -> None:
+def test_a_fault_is_not_matched_with_an_attempt_that_timed_out() -> None:
     fault = request("createBulkCalls", 1.2, fault="drop", status=None)
     evidence = bulk(called=PEOPLE[:3], second=replace(SILENT, ended=2.9), requests=[fault])
     longer = Attempt(("run", "bulk_sync_ask"), 0, 2, 0, 2.5, "VolubileUnknownOutcome")
@@ -211,22 +211,22 @@ def test_a_fault_is_not_given_to_who_waited_for_too_long_anyway() -> None:
 
 
 @pytest.mark.parametrize("how", [None, "VolubileUnavailable", "begin lost"])
-def test_a_rejection_is_believed_though_a_frozen_process_came_after_it(how: str | None) -> None:
+def test_the_judge_believes_a_rejection_before_a_freeze(how: str | None) -> None:
     evidence = singles(called=[PEOPLE[0], *PEOPLE[2:]], requests=[INJECTED_400], ends=REFUSED)
     stale = Attempt(SINGLE, 1, 2, 0.9, 21 if how else None, how)
     assert judge(replace(evidence, attempts=[*evidence.attempts, stale])).is_good
 
 
-def test_an_unknown_outcome_excuses_nobody_before_it() -> None:
+def test_an_unknown_outcome_excuses_no_earlier_recipient() -> None:
     assert judge(bulk(called=PEOPLE[1:3], second=DIED, requests=[])).lost == PEOPLE[:1]
 
 
-def test_an_outcome_reported_as_unknown_is_wrong_when_the_calls_are_there() -> None:
+def test_the_judge_reports_an_unknown_outcome_as_wrong_if_the_calls_exist() -> None:
     assert judge(bulk(called=PEOPLE, second=DIED, requests=[])).wrong_reports
 
 
 @pytest.mark.parametrize("state", ["failed", "running", None])
-def test_a_task_that_failed_otherwise_or_never_ended_is_reported(state: str | None) -> None:
+def test_the_judge_reports_a_task_that_failed_otherwise_or_never_ended(state: str | None) -> None:
     evidence = singles(called=PEOPLE[:2], requests=[], ends=["accepted", "accepted"])
     verdict = judge(replace(evidence, tasks={SINGLE: Task(*SINGLE, state, 1)}))
     assert verdict.unexpected

@@ -78,7 +78,7 @@ def operations() -> dict[str, str]:
     }
 
 
-def test_every_route_of_the_openapi_file_is_there_once() -> None:
+def test_the_page_lists_every_route_of_the_openapi_file_once() -> None:
     assert len(operations()) == 13
     assert sorted(row.route for row in ROWS) == sorted(operations())
 
@@ -94,7 +94,7 @@ def test_methods_send_the_route(row: Row, connection: str, simulator: Simulator)
         assert operations()[row.route] in sent, f"{name} does not send {row.route}"
 
 
-def test_no_method_of_the_client_is_left_out() -> None:
+def test_the_page_lists_every_method_of_the_client() -> None:
     plumbing = {"close", "rate_limit"}
     public = {name for name in vars(VolubileClient) if not name.startswith("_")} - plumbing
     assert {name for row in ROWS for name in row.methods if "." not in name} == public
@@ -114,7 +114,7 @@ def test_tests_exist_and_run_on_real_airflow(row: Row) -> None:
     assert names[-1].startswith("test_")
 
 
-def test_everything_that_people_put_in_a_dag_is_named_and_nothing_else() -> None:
+def test_the_page_names_every_public_class_and_no_other() -> None:
     public = {name.rpartition(".")[2] for _, name in PUBLIC}
     named = {name for row in ROWS for name in re.findall(r"``(Volubile\w+)``", row.in_a_dag)}
     assert named == public - {"VolubileHook"}
@@ -125,7 +125,7 @@ def test_a_route_without_an_operator_says_so(row: Row) -> None:
     assert row.in_a_dag.startswith("No operator: ") != bool(re.search(r"``Volubile\w+``", row.in_a_dag))
 
 
-def test_operators_return_what_the_page_on_taskflow_says() -> None:
+def test_the_taskflow_page_names_what_operators_return() -> None:
     page = (ROOT / "docs" / "howto" / "taskflow.rst").read_text("utf-8")
     told = {}
     for row in re.split(r"^   \* - ", page, flags=re.MULTILINE)[2:]:
@@ -144,7 +144,7 @@ def test_operators_return_what_the_page_on_taskflow_says() -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "dags").glob("*.py")), ids=lambda path: path.stem)
-def test_every_example_dag_is_listed(path: Path) -> None:
+def test_the_page_on_dags_lists_every_example_dag(path: Path) -> None:
     page = (ROOT / "docs" / "howto" / "dags.rst").read_text("utf-8")
     assert f".. literalinclude:: ../../dags/{path.name}\n" in page
     assert f"\n``{path.stem}`` " in page

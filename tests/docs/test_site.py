@@ -51,7 +51,7 @@ def test_site_builds_without_a_warning(site: Site) -> None:
     assert site.status == 0
 
 
-def test_every_block_that_is_shown_is_run_or_marked(site: Site) -> None:
+def test_the_suite_runs_or_marks_every_code_block(site: Site) -> None:
     """What Sphinx takes for code is what the runner has found. Docstrings hold no examples: nobody would run them."""
     shown: Counter[str] = Counter()
     for page in (site.folder / "doctrees").rglob("*.doctree"):
@@ -95,19 +95,19 @@ def test_readme_names_everything_public(name: str) -> None:
     assert f"`{name}" in README
 
 
-def test_readme_names_nothing_that_is_not_there() -> None:
+def test_readme_names_only_existing_classes() -> None:
     known = {name.rpartition(".")[2] for _, name in PUBLIC}
     assert set(re.findall(r"`(Volubile\w+)", README)) <= known
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")), ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_point_to_existing_files(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text("utf-8"))
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
-def test_make_knows_every_target_that_is_named(page: Path) -> None:
+def test_every_make_target_on_a_page_exists(page: Path) -> None:
     known = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     named = set(re.findall(r"(?:`|\$ )make ([a-z]+)", page.read_text("utf-8")))
     assert named <= known

@@ -49,7 +49,9 @@ def check_against_the_ledger(output: Path, simulator: Simulator) -> None:
     assert spoken == {entry["call_id"] for entry in simulator.ledger() if entry["transcript_ready"]}
 
 
-def test_from_the_command_line(metadata_database: None, simulator: Simulator, tmp_path: Path) -> None:
+def test_the_campaign_dag_runs_from_the_command_line(
+    metadata_database: None, simulator: Simulator, tmp_path: Path
+) -> None:
     environment = os.environ | {
         "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
         "AIRFLOW_CONN_VOLUBILE_DEFAULT": connection_json(simulator),
@@ -62,7 +64,7 @@ def test_from_the_command_line(metadata_database: None, simulator: Simulator, tm
     check_against_the_ledger(tmp_path, simulator)
 
 
-def test_no_worker_is_held_while_it_waits(simulator: Simulator, tmp_path: Path) -> None:
+def test_the_campaign_dag_waits_without_a_worker(simulator: Simulator, tmp_path: Path) -> None:
     simulator.configure(speed=0)  # nobody hangs up until we say so
     home, output = tmp_path / "home", tmp_path / "output"
     home.mkdir()

@@ -31,7 +31,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     return drive_and_search(tmp_path_factory.mktemp("leaks"))
 
 
-def test_nothing_leaks(found: Found) -> None:
+def test_airflow_stores_no_secret_and_no_whole_number(found: Found) -> None:
     print(found.report())
     assert found.count["lines at DEBUG"] > 1000
     print(*found.leaks, sep="\n")
@@ -40,13 +40,13 @@ def test_nothing_leaks(found: Found) -> None:
 
 @pytest.mark.parametrize("what", ["secret", "number"])
 @pytest.mark.parametrize("canary", planted.CANARIES.values(), ids=planted.CANARIES)
-def test_a_leak_in_any_kind_of_place_is_found(canary: planted.Canary, what: str, found: Found) -> None:
+def test_the_search_finds_a_leak_in_each_kind_of_place(canary: planted.Canary, what: str, found: Found) -> None:
     places = found.places_of(canary, what)
     for expected in canary.found_in:
         assert any(re.match(expected, place) for place in places), f"{expected}: only in {sorted(places)}"
 
 
-def test_the_keys_are_found_where_they_are_kept(found: Found) -> None:
+def test_the_search_finds_the_keys_in_stored_connections(found: Found) -> None:
     kept = {(hit.what, hit.place) for hit in found.hits if hit.place.startswith("db connection.")}
     assert {
         ("primary key", "db connection.password keys"),
@@ -56,13 +56,13 @@ def test_the_keys_are_found_where_they_are_kept(found: Found) -> None:
     } <= kept
 
 
-def test_numbers_are_found_in_the_exports(found: Found) -> None:
+def test_the_search_finds_numbers_in_exported_files(found: Found) -> None:
     assert {"number of a file", "number from a template"} <= {
         hit.what for hit in found.hits if hit.place.startswith("export ")
     }
 
 
-def test_everything_succeeds_in_both_modes_of_the_connection(found: Found) -> None:
+def test_all_tasks_succeed_in_both_auth_modes(found: Found) -> None:
     for dag in WORKING:
         states = {task: state for (of, task), state in found.states.items() if of == dag}
         assert len(states) == 15
@@ -70,15 +70,15 @@ def test_everything_succeeds_in_both_modes_of_the_connection(found: Found) -> No
     assert {"VolubileCampaignTrigger", "VolubileCallsTrigger", "VolubileFinishedCallTrigger"} <= found.triggers
 
 
-def test_ended_calls_start_dags_in_both_modes(found: Found) -> None:
+def test_ended_calls_start_dags_in_both_auth_modes(found: Found) -> None:
     assert {("starts_with_keys", "heard"), ("starts_with_tokens", "heard")} <= found.states.keys()
 
 
-def test_watchers_say_what_is_wrong_and_go_on(found: Found) -> None:
+def test_watchers_log_faults_and_go_on(found: Found) -> None:
     assert found.watchers == set(planted.WATCHED)
 
 
-def test_everything_fails_on_services_that_say_all_they_hear(found: Found) -> None:
+def test_all_tasks_fail_on_services_that_repeat_all_they_receive(found: Found) -> None:
     failed = {(dag, task) for (dag, task), state in found.states.items() if state == "failed"}
     for dag in FAILING:
         tasks = planted.FAILING[dag.removeprefix("fails_with_")]
@@ -90,7 +90,7 @@ def test_everything_fails_on_services_that_say_all_they_hear(found: Found) -> No
     assert found.echoed_tokens
 
 
-def test_the_tests_of_connections_answer_without_their_keys(found: Found) -> None:
+def test_connection_tests_answer_without_keys(found: Found) -> None:
     assert {name: answer["status"] for name, answer in found.tested.items()} == {
         "keys": True,
         "tokens": False,  # its first key is refused
@@ -120,12 +120,12 @@ def test_rendered_recipients_show_how_many_and_a_masked_sample(found: Found) -> 
     assert found.rendered[FAULTY, "no_path"]["recipients"] == f"07 ** ** ** * {planted.BRITISH[0][-2:]}"
 
 
-def test_notifiers_call_about_what_succeeds_and_what_fails(found: Found) -> None:
+def test_notifiers_call_about_success_and_failure(found: Found) -> None:
     assert found.notified == NOTIFIED
 
 
 @pytest.mark.parametrize("auth", [ApiKeyPair(KEY), BearerTokens(ApiKeyPair(KEY))], ids=list(planted.MODES))
-def test_what_an_answer_repeats_of_our_credential_is_taken_out(auth: ApiKeyPair | BearerTokens) -> None:
+def test_the_client_removes_its_credential_from_answers(auth: ApiKeyPair | BearerTokens) -> None:
     with Echo() as echo, VolubileClient(f"{echo.url}/200", auth, window=RateWindow()) as client:
         read = [client.get_transcript(AN_ID), client.list_calls(), client.get_call(AN_ID), client.get_agent(AN_ID)]
         secrets = [KEY, *echo.tokens]
@@ -134,7 +134,7 @@ def test_what_an_answer_repeats_of_our_credential_is_taken_out(auth: ApiKeyPair 
         assert not any(secret in text for secret in secrets)
 
 
-def test_answers_stay_whole_when_a_key_is_too_short_to_be_told_from_words() -> None:
+def test_the_client_keeps_answers_when_its_key_is_as_short_as_a_word() -> None:
     with Echo() as echo, VolubileClient(f"{echo.url}/200", ApiKeyPair("may"), window=RateWindow()) as client:
         assert "may may not do this" in str(client.get_transcript(AN_ID))
 
@@ -172,7 +172,7 @@ def test_answers_stay_whole_when_a_key_is_too_short_to_be_told_from_words() -> N
         f"+44 (0){BRITISH[3:7]}-{BRITISH[7:]}",
     ],
 )
-def test_a_secret_or_number_is_recognised_however_it_is_written(text: str) -> None:
+def test_the_search_recognises_secrets_and_numbers_in_any_spelling(text: str) -> None:
     search = Search({KEY: "key"}, {NUMBER: "number", BRITISH: "number"})
     assert {hit.what for hit in search.look("here", f'before "{text}" after')}
     assert list(search.look("there", f'{text} and "{text}"')), "also when it was seen before"
@@ -188,11 +188,11 @@ def test_a_secret_or_number_is_recognised_however_it_is_written(text: str) -> No
         "+33639982999",
     ],
 )
-def test_what_is_masked_or_something_else_is_left_alone(text: str) -> None:
+def test_the_search_ignores_masked_numbers_and_other_text(text: str) -> None:
     assert not list(Search({KEY: "key"}, {NUMBER: "number"}).look("here", text))
 
 
-def test_files_are_searched_though_they_are_binary_or_compressed(tmp_path: Path) -> None:
+def test_the_search_reads_binary_and_compressed_files(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "core").write_bytes(b"\xff\xfe\x00" + KEY.encode() + b"\x00")
     (tmp_path / "b.gz").write_bytes(gzip.compress(NUMBER.encode()))

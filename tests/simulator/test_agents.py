@@ -16,7 +16,7 @@ from airflow_provider_volubile.simulator import (
 from .raw_api import RawApi, bulk_body, call_body, campaign_body
 
 
-def test_the_agents_at_start(api: RawApi) -> None:
+def test_the_account_has_five_agents_at_start(api: RawApi) -> None:
     agents = {agent["id"]: agent for agent in api.ok("GET", "/v1/agents")["content"]}
     assert agents.keys() == {
         REMINDER_AGENT_ID,
@@ -30,7 +30,7 @@ def test_the_agents_at_start(api: RawApi) -> None:
     assert reminder == api.ok("GET", f"/v1/agents/{REMINDER_AGENT_ID}")
 
 
-def test_agents_in_pages(api: RawApi) -> None:
+def test_agents_are_listed_in_pages(api: RawApi) -> None:
     pages = [api.ok("GET", "/v1/agents", params={"size": 2, "page": page}) for page in (1, 2, 3)]
     assert [len(page["content"]) for page in pages] == [2, 2, 1]
     assert {page["totalPages"] for page in pages} == {3}
@@ -39,7 +39,7 @@ def test_agents_in_pages(api: RawApi) -> None:
 
 
 @pytest.mark.parametrize("answer", ["agent", "empty", "204"])
-def test_patch_changes_what_is_named(simulator: Simulator, api: RawApi, answer: str) -> None:
+def test_a_patch_changes_only_the_named_fields(simulator: Simulator, api: RawApi, answer: str) -> None:
     simulator.configure(patch_answer=answer)
     before = api.ok("GET", f"/v1/agents/{REMINDER_AGENT_ID}")
     response = api("PATCH", f"/v1/agents/{REMINDER_AGENT_ID}", {"active": False, "name": "Night"})
@@ -55,7 +55,7 @@ def test_patch_changes_what_is_named(simulator: Simulator, api: RawApi, answer: 
     "agent_id", [RECEPTION_AGENT_ID, INACTIVE_AGENT_ID, ARCHIVED_AGENT_ID, "0" * 8 + "-0000" * 3 + "-" + "0" * 12]
 )
 @pytest.mark.parametrize("path", ["/v1/calls", "/v1/bulk/calls", "/v1/campaigns"])
-def test_who_may_not_dial(simulator: Simulator, api: RawApi, path: str, agent_id: str) -> None:
+def test_agents_that_may_not_dial_are_refused(simulator: Simulator, api: RawApi, path: str, agent_id: str) -> None:
     body = {"/v1/calls": call_body(), "/v1/bulk/calls": bulk_body(2), "/v1/campaigns": campaign_body(2)}[path]
     answer = api("POST", path, body | {"agentId": agent_id})
     assert answer.status_code == 400

@@ -30,7 +30,7 @@ SCOPED = [
 ALL_SCOPES = [f"{area}:{right}" for area in ("calls", "campaigns", "agents") for right in ("read", "write")]
 
 
-def test_both_keys_until_revoked(simulator: Simulator, api: RawApi) -> None:
+def test_both_keys_work_until_they_are_revoked(simulator: Simulator, api: RawApi) -> None:
     def status(key: str) -> int:
         return api("GET", "/v1/agents", headers={"X-Api-Key": key}).status_code
 
@@ -50,14 +50,14 @@ def test_both_keys_until_revoked(simulator: Simulator, api: RawApi) -> None:
     [{}, {"Authorization": "Bearer nonsense"}, {"Authorization": "Basic abc"}, {"X-Api-Key": ""}],
     ids=["nothing", "unknown token", "another scheme", "empty key"],
 )
-def test_nobody_else_is_let_in(api: RawApi, headers: dict[str, str]) -> None:
+def test_requests_without_a_valid_credential_are_refused(api: RawApi, headers: dict[str, str]) -> None:
     for method, path, body, _ in SCOPED:
         assert api(method, path, body, headers=headers).status_code == 401
     assert api("POST", "/v1/auth/token", {"scope": ["calls:read"]}, headers=headers).status_code == 401
 
 
 @pytest.mark.parametrize(("method", "path", "body", "scope"), SCOPED)
-def test_each_route_needs_its_scope_and_no_other(
+def test_each_route_needs_only_its_own_scope(
     simulator: Simulator, api: RawApi, method: str, path: str, body: object, scope: str
 ) -> None:
     assert api(method, path, body, headers=api.token(scope)).status_code not in (401, 403)
@@ -68,7 +68,7 @@ def test_each_route_needs_its_scope_and_no_other(
     assert scope not in entry["scopes"]
 
 
-def test_what_a_token_says(simulator: Simulator, api: RawApi) -> None:
+def test_a_token_holds_its_scopes_and_lifetime(simulator: Simulator, api: RawApi) -> None:
     simulator.configure(token_life=120)
     issued = api.ok("POST", "/v1/auth/token", {"scope": ["calls:read", "agents:read"]})
     assert (issued["expiresIn"], issued["tokenType"]) == (120, "Bearer")
@@ -80,13 +80,13 @@ def test_what_a_token_says(simulator: Simulator, api: RawApi) -> None:
     assert abs(claims["iat"] - time.time()) < 60
 
 
-def test_a_token_gets_no_other_token(api: RawApi) -> None:
+def test_a_token_cannot_request_another_token(api: RawApi) -> None:
     headers = api.token(*ALL_SCOPES)
     assert api("POST", "/v1/auth/token", {"scope": ["calls:read"]}, headers=headers).status_code == 403
 
 
 @pytest.mark.parametrize("body", [{"scope": ["calls:everything"]}, {"scope": []}, {"scope": "calls:read"}, {}, []])
-def test_unsupported_scopes(api: RawApi, body: object) -> None:
+def test_unsupported_scopes_are_refused(api: RawApi, body: object) -> None:
     assert api("POST", "/v1/auth/token", body).status_code == 400
 
 
@@ -101,7 +101,7 @@ def test_tokens_expire_and_can_be_revoked(simulator: Simulator, api: RawApi) -> 
     assert api("GET", "/v1/agents", headers=long).status_code == 401
 
 
-def test_a_token_lives_on_the_wall_clock(simulator: Simulator, api: RawApi) -> None:
+def test_a_token_expires_by_wall_time(simulator: Simulator, api: RawApi) -> None:
     headers = api.token("agents:read")
     simulator.advance(86400)
     assert api("GET", "/v1/agents", headers=headers).status_code == 200

@@ -37,7 +37,7 @@ def one_call(simulator: Simulator, api: RawApi, status: str, phone: str = "+3363
     return call
 
 
-def test_all_ten_statuses_are_seen(frozen: Simulator, api: RawApi) -> None:
+def test_all_ten_statuses_occur(frozen: Simulator, api: RawApi) -> None:
     api.ok("POST", "/v1/bulk/calls", bulk_body(1000))
     assert {call["status"] for call in api.listed(size=100)} == {"IN_PROGRESS"}
     frozen.advance(600)
@@ -46,7 +46,7 @@ def test_all_ten_statuses_are_seen(frozen: Simulator, api: RawApi) -> None:
     assert 450 < statuses["COMPLETED"] < 650
 
 
-def test_a_call_from_dial_to_end(frozen: Simulator, api: RawApi) -> None:
+def test_a_call_goes_from_dial_to_end(frozen: Simulator, api: RawApi) -> None:
     frozen.outcomes({"*": ["COMPLETED"]})
     call_id = api.ok("POST", "/v1/calls", call_body(firstName="Lucie"))["id"]
     call = api.ok("GET", f"/v1/calls/{call_id}")
@@ -68,7 +68,7 @@ def test_a_call_from_dial_to_end(frozen: Simulator, api: RawApi) -> None:
 
 
 @pytest.mark.parametrize("status", sorted(FINAL))
-def test_who_has_spoken_leaves_a_transcript(frozen: Simulator, api: RawApi, status: str) -> None:
+def test_only_answered_calls_have_a_transcript(frozen: Simulator, api: RawApi, status: str) -> None:
     call = one_call(frozen, api, status, firstName="Lucie")
     answer = api("GET", f"/v1/calls/{call['id']}/transcript")
     if status not in ANSWERED:
@@ -112,7 +112,7 @@ def test_a_transcript_appears_some_time_after_the_end(frozen: Simulator, api: Ra
 
 
 @pytest.mark.parametrize("shape", ["array", "single", "ndjson"])
-def test_transcript_shapes(frozen: Simulator, api: RawApi, shape: str) -> None:
+def test_a_transcript_has_the_configured_shape(frozen: Simulator, api: RawApi, shape: str) -> None:
     call = one_call(frozen, api, "COMPLETED")
     whole = api.ok("GET", f"/v1/calls/{call['id']}/transcript")
     frozen.configure(transcript_shape=shape)
@@ -126,7 +126,7 @@ def test_transcript_shapes(frozen: Simulator, api: RawApi, shape: str) -> None:
 
 
 @pytest.mark.parametrize("shape", ["array", "ndjson"])
-def test_a_huge_transcript(frozen: Simulator, api: RawApi, shape: str) -> None:
+def test_a_transcript_has_the_configured_size(frozen: Simulator, api: RawApi, shape: str) -> None:
     call = one_call(frozen, api, "COMPLETED")
     frozen.configure(transcript_shape=shape, transcript_size=3_000_000)
     answer = api("GET", f"/v1/calls/{call['id']}/transcript")
@@ -149,7 +149,7 @@ def test_a_recording_is_a_wav_file(frozen: Simulator, api: RawApi) -> None:
         assert sound.getnframes() == 2_000_000 - 44
 
 
-def test_part_of_a_recording(frozen: Simulator, api: RawApi) -> None:
+def test_a_range_request_returns_part_of_a_recording(frozen: Simulator, api: RawApi) -> None:
     frozen.configure(recording_size=300_000)
     path = f"/v1/calls/{one_call(frozen, api, 'COMPLETED')['id']}/recording"
     whole = api("GET", path).content
@@ -163,7 +163,7 @@ def test_part_of_a_recording(frozen: Simulator, api: RawApi) -> None:
 
 
 @pytest.mark.parametrize("form", ["redirect", "json"])
-def test_a_recording_behind_a_presigned_link(frozen: Simulator, api: RawApi, form: str) -> None:
+def test_a_presigned_link_returns_the_recording(frozen: Simulator, api: RawApi, form: str) -> None:
     path = f"/v1/calls/{one_call(frozen, api, 'COMPLETED')['id']}/recording"
     whole = api("GET", path).content
     frozen.configure(recording_answer=form)
@@ -189,7 +189,7 @@ def test_a_presigned_link_expires(frozen: Simulator, api: RawApi) -> None:
     frozen.wait_until(lambda: requests.get(link, timeout=30).status_code == 403)
 
 
-def test_what_is_not_recorded(frozen: Simulator, api: RawApi) -> None:
+def test_calls_that_are_not_recorded_have_no_recording(frozen: Simulator, api: RawApi) -> None:
     silent = one_call(frozen, api, "NO_ANSWER")
     assert api("GET", f"/v1/calls/{silent['id']}/recording").status_code == 404
     api.ok("PATCH", f"/v1/agents/{REMINDER_AGENT_ID}", {"recordable": False})
@@ -213,7 +213,9 @@ def test_a_call_without_an_id_in_the_answer_is_in_the_list(
     ("answer", "entries", "with_id"),
     [("calls", 5, True), ("list", 5, True), ("partial", 3, True), ("no_ids", 5, False), ("empty", 0, False)],
 )
-def test_bulk_answers(frozen: Simulator, api: RawApi, answer: str, entries: int, with_id: bool) -> None:
+def test_a_bulk_request_has_the_configured_answer(
+    frozen: Simulator, api: RawApi, answer: str, entries: int, with_id: bool
+) -> None:
     frozen.configure(bulk_answer=answer)
     response = api("POST", "/v1/bulk/calls", bulk_body(5))
     assert response.status_code == 201
@@ -227,7 +229,7 @@ def test_bulk_answers(frozen: Simulator, api: RawApi, answer: str, entries: int,
     assert len(api.listed()) == 5
 
 
-def test_filters_of_the_call_list(frozen: Simulator, api: RawApi) -> None:
+def test_the_call_list_can_be_filtered(frozen: Simulator, api: RawApi) -> None:
     api.ok("POST", "/v1/bulk/calls", bulk_body(6))
     api.ok("POST", "/v1/bulk/calls", bulk_body(4, agentId=FOLLOW_UP_AGENT_ID))
     for agent in (REMINDER_AGENT_ID, FOLLOW_UP_AGENT_ID):
@@ -258,7 +260,7 @@ def test_pages_hold_every_call_once(frozen: Simulator, api: RawApi) -> None:
 
 
 @pytest.mark.parametrize("prop", ["startTime", "endTime", "status", "phone", "duration", "id", "agentId", "type"])
-def test_sorting(frozen: Simulator, api: RawApi, prop: str) -> None:
+def test_the_call_list_can_be_sorted(frozen: Simulator, api: RawApi, prop: str) -> None:
     api.ok("POST", "/v1/bulk/calls", bulk_body(30))
     frozen.advance(40)  # some have ended
     values = [call[prop] for call in api.listed(sort=f"{prop},ASC", size=100)]
@@ -323,7 +325,7 @@ def test_created_may_be_late_or_missing(frozen: Simulator, api: RawApi) -> None:
     assert "created" not in api.ok("GET", f"/v1/calls/{call_id}")
 
 
-def test_a_call_that_rings_shows_when_it_began(simulator: Simulator, api: RawApi) -> None:
+def test_a_ringing_call_shows_its_start(simulator: Simulator, api: RawApi) -> None:
     # created comes much later: what is shown must change at the first ring nonetheless
     simulator.configure(speed=3, created_lag=3600)
     simulator.outcomes({"*": ["IN_PROGRESS"]})
@@ -333,7 +335,7 @@ def test_a_call_that_rings_shows_when_it_began(simulator: Simulator, api: RawApi
     assert api.ok("GET", path)["created"] is None
 
 
-def test_loaded_calls_fit_in_by_time(frozen: Simulator, api: RawApi) -> None:
+def test_loaded_calls_are_listed_in_order_of_time(frozen: Simulator, api: RawApi) -> None:
     api.ok("POST", "/v1/calls", call_body())
     ids = frozen.load_calls(200, campaign="Archive", status="*", created_to=datetime.now(UTC) - timedelta(minutes=1))
     assert len(set(ids)) == 200

@@ -28,7 +28,7 @@ def begin(simulator: Simulator, start: str, **config: Any) -> None:
     simulator.configure(speed=0, limit=100_000, **config)
 
 
-def test_dials_only_in_its_windows_and_at_most_a_batch_per_day(simulator: Simulator, api: RawApi) -> None:
+def test_a_campaign_dials_in_its_windows_and_at_most_a_batch_per_day(simulator: Simulator, api: RawApi) -> None:
     begin(simulator, "2026-06-05T10:00:00+02:00")  # a Friday
     slots = [{"startTime": "09:30", "endTime": "10:30"}, {"startTime": "14:00", "endTime": "14:20"}]
     api.ok("POST", "/v1/campaigns", campaign_body(70, timeSlots=slots, batchSize=25))
@@ -49,7 +49,7 @@ def test_dials_only_in_its_windows_and_at_most_a_batch_per_day(simulator: Simula
         ("2026-10-23T00:00:00+02:00", ["2026-10-23", "2026-10-24", "2026-10-25", "2026-10-26"]),
     ],
 )
-def test_keeps_local_time_when_paris_changes_its_clocks(
+def test_a_campaign_keeps_local_time_when_paris_changes_its_clocks(
     simulator: Simulator, api: RawApi, start: str, days: list[str]
 ) -> None:
     begin(simulator, start)
@@ -61,7 +61,7 @@ def test_keeps_local_time_when_paris_changes_its_clocks(
     assert {f"{local(entry):%H:%M}" for entry in entries} == {"09:00"}
 
 
-def test_counts_attempts_not_people_in_a_batch(simulator: Simulator, api: RawApi) -> None:
+def test_a_batch_counts_attempts_not_people(simulator: Simulator, api: RawApi) -> None:
     begin(simulator, "2026-06-08T09:00:00+02:00")
     simulator.outcomes({"*": ["NO_ANSWER"]})
     retry = {"max": 2, "delay": 1, "retryOn": ["NO_ANSWER"]}
@@ -72,7 +72,7 @@ def test_counts_attempts_not_people_in_a_batch(simulator: Simulator, api: RawApi
     assert Counter(entry["phone"] for entry in entries) == dict.fromkeys(phones(4), 3)
 
 
-def test_starts_on_its_start_date_in_its_own_zone(simulator: Simulator, api: RawApi) -> None:
+def test_a_campaign_starts_on_its_start_date_in_its_own_zone(simulator: Simulator, api: RawApi) -> None:
     begin(simulator, "2026-06-08T00:00:00+00:00")
     body = campaign_body(1, startDate="2026-06-10", timezone="America/New_York")
     assert api.ok("POST", "/v1/campaigns", body)["timezone"] == "America/New_York"
@@ -81,7 +81,7 @@ def test_starts_on_its_start_date_in_its_own_zone(simulator: Simulator, api: Raw
     assert local(entry, ZoneInfo("America/New_York")).isoformat() == "2026-06-10T09:00:00-04:00"
 
 
-def test_ignore_windows_dials_at_once(simulator: Simulator, api: RawApi) -> None:
+def test_a_campaign_dials_at_once_with_ignore_windows(simulator: Simulator, api: RawApi) -> None:
     begin(simulator, "2026-06-06T23:00:00+02:00", ignore_windows=True)  # a Saturday night
     api.ok("POST", "/v1/campaigns", campaign_body(30, batchSize=1, startDate="2027-01-01"))
     simulator.advance(DAY)
@@ -90,7 +90,7 @@ def test_ignore_windows_dials_at_once(simulator: Simulator, api: RawApi) -> None
     assert local(entries[-1]) - local(entries[0]) < timedelta(minutes=10)
 
 
-def test_retries_after_the_delay_on_the_named_statuses_only(simulator: Simulator, api: RawApi) -> None:
+def test_a_campaign_redials_after_the_delay_on_the_named_statuses_only(simulator: Simulator, api: RawApi) -> None:
     begin(simulator, "2026-06-08T09:00:00+02:00")
     never, late, refused, other = phones(4)
     simulator.outcomes(
@@ -115,7 +115,7 @@ def test_retries_after_the_delay_on_the_named_statuses_only(simulator: Simulator
         assert timedelta(minutes=20) <= local(later) - ended < timedelta(minutes=21)
 
 
-def test_a_retry_waits_for_the_next_window(simulator: Simulator, api: RawApi) -> None:
+def test_a_redial_waits_for_the_next_window(simulator: Simulator, api: RawApi) -> None:
     begin(simulator, "2026-06-08T11:50:00+02:00")
     simulator.outcomes({"*": ["NO_ANSWER", "COMPLETED"]})
     retry = {"max": 1, "delay": 30, "retryOn": ["NO_ANSWER"]}
@@ -124,7 +124,7 @@ def test_a_retry_waits_for_the_next_window(simulator: Simulator, api: RawApi) ->
     assert [f"{local(entry):%a %H:%M}" for entry in simulator.ledger()] == ["Mon 11:50", "Tue 09:00"]
 
 
-def test_an_endless_delay_harms_nobody_else(simulator: Simulator, api: RawApi) -> None:
+def test_a_very_long_delay_does_not_affect_other_recipients(simulator: Simulator, api: RawApi) -> None:
     begin(simulator, "2026-06-08T09:00:00+02:00")
     simulator.outcomes({"*": ["NO_ANSWER"]})
     retry = {"max": 1, "delay": 10**30, "retryOn": ["NO_ANSWER"]}
@@ -135,7 +135,7 @@ def test_an_endless_delay_harms_nobody_else(simulator: Simulator, api: RawApi) -
     assert [entry["submission"] for entry in simulator.ledger()] == [1, 2]
 
 
-def test_no_more_calls_at_once_than_lines(simulator: Simulator, api: RawApi) -> None:
+def test_a_campaign_has_at_most_as_many_calls_in_progress_as_lines(simulator: Simulator, api: RawApi) -> None:
     begin(simulator, "2026-06-08T09:00:00+02:00", lines=3)
     api.ok("POST", "/v1/campaigns", campaign_body(40))
     simulator.advance(DAY)
@@ -149,7 +149,7 @@ def test_no_more_calls_at_once_than_lines(simulator: Simulator, api: RawApi) -> 
     assert peak == 3
 
 
-def test_pause_resume_cancel(simulator: Simulator, api: RawApi) -> None:
+def test_a_campaign_can_be_paused_resumed_and_cancelled(simulator: Simulator, api: RawApi) -> None:
     begin(simulator, "2026-06-08T09:00:00+02:00", lines=1)
     campaign = api.ok("POST", "/v1/campaigns", campaign_body(20))
     assert campaign["status"] == "ACTIVE"
@@ -177,7 +177,7 @@ def test_pause_resume_cancel(simulator: Simulator, api: RawApi) -> None:
     assert api.ok("GET", f"/v1/campaigns/{campaign['id']}")["status"] == "CANCELLED"
 
 
-def test_cancelling_also_drops_retries(simulator: Simulator, api: RawApi) -> None:
+def test_cancelling_a_campaign_drops_its_redials(simulator: Simulator, api: RawApi) -> None:
     begin(simulator, "2026-06-08T09:00:00+02:00")
     simulator.outcomes({"*": ["NO_ANSWER"]})
     retry = {"max": 5, "delay": 10, "retryOn": ["NO_ANSWER"]}
@@ -188,7 +188,7 @@ def test_cancelling_also_drops_retries(simulator: Simulator, api: RawApi) -> Non
     assert [entry["attempt"] for entry in simulator.ledger()] == [1, 1]
 
 
-def test_fifty_people_are_through_within_seconds_at_high_speed(simulator: Simulator, api: RawApi) -> None:
+def test_a_campaign_of_fifty_people_completes_within_seconds_at_high_speed(simulator: Simulator, api: RawApi) -> None:
     retry = {"max": 1, "delay": 5, "retryOn": ["NO_ANSWER", "VOICE_BOX"]}
     api.ok("POST", "/v1/campaigns", campaign_body(50, retry=retry))
     simulator.wait_until_quiet()

@@ -16,7 +16,7 @@ def ago(text: str) -> timedelta:
     return datetime.now(UTC) - datetime.fromisoformat(text)
 
 
-def test_answers_show_the_clients_time_at_any_speed(simulator: Simulator, api: RawApi) -> None:
+def test_answers_show_wall_time_at_any_speed(simulator: Simulator, api: RawApi) -> None:
     simulator.reset(start=datetime(2031, 5, 5, 9, tzinfo=UTC))
     simulator.configure(speed=36000, limit=100_000)
     today = f"{datetime.now(UTC):%Y-%m-%d}"
@@ -33,7 +33,7 @@ def test_answers_show_the_clients_time_at_any_speed(simulator: Simulator, api: R
         assert timedelta(0) <= ago(entry["ended_wall"] or "") < timedelta(minutes=5)
 
 
-def test_duration_is_in_telephone_seconds(frozen: Simulator, api: RawApi) -> None:
+def test_duration_is_in_simulated_seconds(frozen: Simulator, api: RawApi) -> None:
     frozen.outcomes({"*": ["COMPLETED"]})
     api.ok("POST", "/v1/calls", call_body())
     frozen.advance(600)
@@ -47,7 +47,9 @@ def test_duration_is_in_telephone_seconds(frozen: Simulator, api: RawApi) -> Non
 
 
 @pytest.mark.parametrize("speed", [0, 1])
-def test_what_an_advance_jumps_over_happened_when_it_was_made(simulator: Simulator, api: RawApi, speed: float) -> None:
+def test_events_that_an_advance_skips_show_the_wall_time_of_the_advance(
+    simulator: Simulator, api: RawApi, speed: float
+) -> None:
     simulator.configure(speed=speed)
     before = datetime.now(UTC)
     api.ok("POST", "/v1/campaigns", campaign_body(30))
@@ -69,7 +71,7 @@ def test_speed_one_keeps_both_clocks_together(simulator: Simulator) -> None:
     assert abs(apart) < timedelta(seconds=1)
 
 
-def test_the_speed_can_change_on_the_way(simulator: Simulator) -> None:
+def test_the_speed_can_change_while_the_simulator_runs(simulator: Simulator) -> None:
     def simulated() -> datetime:
         return datetime.fromisoformat(simulator.state()["simulated"])
 
@@ -81,7 +83,7 @@ def test_the_speed_can_change_on_the_way(simulator: Simulator) -> None:
     simulator.wait_until(lambda: simulated() > still + timedelta(hours=3))
 
 
-def test_a_seed_settles_everything_at_any_speed(simulator: Simulator, api: RawApi) -> None:
+def test_a_seed_gives_the_same_calls_at_any_speed(simulator: Simulator, api: RawApi) -> None:
     def run(speed: float) -> list[tuple[object, ...]]:
         simulator.reset(start=datetime(2026, 6, 8, 7, tzinfo=UTC))
         simulator.configure(speed=speed, ignore_windows=True)
@@ -98,7 +100,7 @@ def test_a_seed_settles_everything_at_any_speed(simulator: Simulator, api: RawAp
     assert run(speed=100_000) == frozen
 
 
-def test_another_seed_another_world(simulator: Simulator, api: RawApi) -> None:
+def test_another_seed_gives_other_calls(simulator: Simulator, api: RawApi) -> None:
     def outcome(one: Simulator) -> list[str]:
         one.configure(speed=0)
         RawApi(one).ok("POST", "/v1/bulk/calls", bulk_body(50))
@@ -109,6 +111,6 @@ def test_another_seed_another_world(simulator: Simulator, api: RawApi) -> None:
         assert outcome(other) != outcome(simulator)
 
 
-def test_time_does_not_run_backwards(simulator: Simulator) -> None:
+def test_simulated_time_never_runs_backwards(simulator: Simulator) -> None:
     with pytest.raises(SimulatorError):
         simulator.advance(-1)

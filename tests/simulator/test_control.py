@@ -21,7 +21,7 @@ from .raw_api import RawApi, bulk_body, call_body, campaign_body, phones
 COMMAND = [sys.executable, "-m", "airflow_provider_volubile.simulator"]
 
 
-def test_the_ledger_tells_who_was_dialled_by_which_request(frozen: Simulator, api: RawApi) -> None:
+def test_the_ledger_names_the_request_of_each_attempt(frozen: Simulator, api: RawApi) -> None:
     api.ok("POST", "/v1/campaigns", campaign_body(3, name="Spring"))
     api.ok("POST", "/v1/bulk/calls", bulk_body(2))
     api.ok("POST", "/v1/calls", call_body(phones(1)[0], orderNumber="5HZ"))
@@ -45,13 +45,13 @@ def test_the_ledger_tells_who_was_dialled_by_which_request(frozen: Simulator, ap
     assert frozen.summary(submission=1)["dialled_by_several_submissions"] == []
 
 
-def test_a_person_named_twice_is_called_twice(frozen: Simulator, api: RawApi) -> None:
+def test_a_number_that_appears_twice_is_called_twice(frozen: Simulator, api: RawApi) -> None:
     body = bulk_body(1)
     api.ok("POST", "/v1/bulk/calls", body | {"recipients": body["recipients"] * 2})
     assert frozen.summary()["max_attempts"] == 2
 
 
-def test_the_log_of_requests(simulator: Simulator, api: RawApi) -> None:
+def test_the_log_holds_every_request(simulator: Simulator, api: RawApi) -> None:
     api("GET", "/v1/calls", params={"page": 2, "phone": "+33639980142"})
     api("GET", "/v1/elsewhere")
     api("DELETE", "/v1/calls")
@@ -65,7 +65,7 @@ def test_the_log_of_requests(simulator: Simulator, api: RawApi) -> None:
     assert simulator.request_summary() == {"listCalls": {"200": 1}, "unknown": {"404": 2}}
 
 
-def test_forced_outcomes(frozen: Simulator, api: RawApi) -> None:
+def test_forced_outcomes_apply_to_each_attempt(frozen: Simulator, api: RawApi) -> None:
     never_ends, strange = phones(2)
     frozen.outcomes({never_ends: ["IN_PROGRESS"], strange: ["ABDUCTED"], "*": ["FAILED"]})
     api.ok("POST", "/v1/bulk/calls", bulk_body(4))
@@ -73,7 +73,7 @@ def test_forced_outcomes(frozen: Simulator, api: RawApi) -> None:
     assert [entry["status"] for entry in frozen.ledger()] == ["IN_PROGRESS", "ABDUCTED", "FAILED", "FAILED"]
 
 
-def test_pending_counts_what_is_still_to_come(frozen: Simulator, api: RawApi) -> None:
+def test_pending_counts_the_events_to_come(frozen: Simulator, api: RawApi) -> None:
     def pending() -> int:
         return int(frozen.state()["pending"])
 
@@ -134,7 +134,7 @@ def test_attach_leaves_the_simulator_running(simulator: Simulator) -> None:
     assert simulator.state()["config"]["limit"] == 77
 
 
-def test_options_reach_the_process() -> None:
+def test_options_are_passed_to_the_process() -> None:
     start = datetime.fromisoformat("2026-03-29T01:30:00+01:00")
     with Simulator(seed=3, start=start, primary_key="one", secondary_key="two", speed=0, limit=9) as simulator:
         state = simulator.state()
@@ -177,7 +177,7 @@ def test_a_start_must_be_an_instant(start: str) -> None:
     assert start in run.stderr
 
 
-def test_it_stops_when_its_owner_is_killed(simulator: Simulator) -> None:
+def test_the_simulator_stops_when_the_process_that_started_it_is_killed(simulator: Simulator) -> None:
     owner = """
         import os, signal
         from airflow_provider_volubile.simulator import Simulator
@@ -224,7 +224,7 @@ def test_the_server_shares_nothing_with_the_rest_of_the_package() -> None:
     assert run.stdout.split("\n")[:2] == ["[]", "False"]
 
 
-def test_without_the_extra_a_clear_message() -> None:
+def test_a_message_names_the_extra_when_it_is_missing() -> None:
     code = """
         import sys
         sys.modules["fastapi"] = None

@@ -27,7 +27,7 @@ def names(cells: list[str]) -> list[str]:
     return [name for cell in cells for name in re.findall(r"``(.+?)``", cell)]
 
 
-def test_every_key_of_the_configuration_and_its_default() -> None:
+def test_the_page_lists_every_configuration_key_and_its_default() -> None:
     rows = table("Configuration")
     assert sorted(names([row[0] for row in rows])) == sorted(Config.model_fields)
     for keys, defaults, _ in rows:
@@ -36,21 +36,21 @@ def test_every_key_of_the_configuration_and_its_default() -> None:
         assert re.sub(r"\.0\b", "", ", ".join(dict.fromkeys(values))) == written
 
 
-def test_every_fault() -> None:
+def test_the_page_lists_every_fault() -> None:
     assert sorted(names([row[0] for row in table("Faults")])) == sorted(get_args(Kind))
     section = TEXT.split("\nFaults\n")[1].split("\nConfiguration\n")[0]
     for name in (*FaultSpec.model_fields, *(operation.id for operation in OPERATIONS)):
         assert f"``{name}``" in section
 
 
-def test_every_route_of_the_control_interface() -> None:
+def test_the_page_lists_every_route_of_the_control_interface() -> None:
     documented = [row[0] for row in table("The control interface")]
     for path, methods in control_app(State(Options(), "")).openapi()["paths"].items():
         rows = [row for row in documented if f"/_sim{path}``" in row]
         assert all(any(method.upper() in row for row in rows) for method in methods), path
 
 
-def test_every_agent() -> None:
+def test_the_page_lists_every_agent() -> None:
     constants = {name: value for name, value in vars(agents).items() if name.endswith("_AGENT_ID")}
     assert {f"``{name}``": f"``{value}``" for name, value in constants.items()} == {
         row[0]: row[1] for row in table("Point Airflow at it")

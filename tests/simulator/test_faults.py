@@ -48,7 +48,7 @@ def raw_exchange(simulator: Simulator, path: str) -> bytes | None:
 
 
 @pytest.mark.parametrize(("operation", "path", "body"), DIALLING)
-def test_drop_takes_effect_and_answers_nothing(
+def test_a_dropped_request_takes_effect_without_an_answer(
     simulator: Simulator, api: RawApi, operation: str, path: str, body: object
 ) -> None:
     simulator.fault(operation, "drop")
@@ -63,7 +63,9 @@ def test_drop_takes_effect_and_answers_nothing(
 
 
 @pytest.mark.parametrize(("operation", "path", "body"), DIALLING)
-def test_reset_takes_no_effect(simulator: Simulator, api: RawApi, operation: str, path: str, body: object) -> None:
+def test_a_reset_request_takes_no_effect(
+    simulator: Simulator, api: RawApi, operation: str, path: str, body: object
+) -> None:
     simulator.fault(operation, "reset")
     with pytest.raises(requests.ConnectionError, match="reset by peer"):
         api("POST", path, body)
@@ -71,14 +73,14 @@ def test_reset_takes_no_effect(simulator: Simulator, api: RawApi, operation: str
     assert simulator.ledger() == []
 
 
-def test_what_drop_and_reset_are_on_the_wire(simulator: Simulator) -> None:
+def test_drop_sends_fin_and_reset_sends_rst(simulator: Simulator) -> None:
     simulator.fault("listAgents", "drop")
     assert raw_exchange(simulator, "/v1/agents") == b"", "an orderly close (FIN)"
     simulator.fault("listAgents", "reset")
     assert raw_exchange(simulator, "/v1/agents") is None, "a reset (RST)"
 
 
-def test_either_may_be_ordered_with_or_without_effect(simulator: Simulator, api: RawApi) -> None:
+def test_drop_and_reset_can_be_ordered_with_or_without_effect(simulator: Simulator, api: RawApi) -> None:
     simulator.fault("createCall", "reset", accept=True)
     simulator.fault("createCall", "drop", accept=False)
     for expected in (1, 1):
@@ -89,20 +91,20 @@ def test_either_may_be_ordered_with_or_without_effect(simulator: Simulator, api:
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 @pytest.mark.parametrize("accept", [False, True])
-def test_status(simulator: Simulator, api: RawApi, status: int, accept: bool) -> None:
+def test_a_status_fault_answers_its_status(simulator: Simulator, api: RawApi, status: int, accept: bool) -> None:
     simulator.fault("createCampaign", "status", status=status, accept=accept)
     assert api("POST", "/v1/campaigns", campaign_body(1)).status_code == status
     assert [one["answer"] for one in simulator.submissions()] == ([f"status {status}"] if accept else [])
 
 
-def test_a_late_answer_has_taken_effect_before(simulator: Simulator, api: RawApi) -> None:
+def test_an_accepted_delay_takes_effect_before_the_wait(simulator: Simulator, api: RawApi) -> None:
     simulator.fault("createCall", "delay", seconds=600, accept=True)
     with pytest.raises(requests.Timeout):
         api("POST", "/v1/calls", call_body(), timeout=0.5)
     simulator.wait_until(lambda: len(simulator.ledger()) == 1)
 
 
-def test_a_late_request_takes_effect_after_the_client_has_gone(simulator: Simulator, api: RawApi) -> None:
+def test_a_delayed_request_takes_effect_after_the_client_has_gone(simulator: Simulator, api: RawApi) -> None:
     simulator.fault("createCall", "delay", seconds=2)
     with pytest.raises(requests.Timeout):
         api("POST", "/v1/calls", call_body(), timeout=0.1)
@@ -111,7 +113,7 @@ def test_a_late_request_takes_effect_after_the_client_has_gone(simulator: Simula
     assert datetime.fromisoformat(accepted).timestamp() - arrived >= 2
 
 
-def test_a_request_that_a_reset_overtakes_dials_nobody(simulator: Simulator) -> None:
+def test_a_request_that_waits_during_a_reset_never_dials(simulator: Simulator) -> None:
     simulator.fault("createCall", "delay", seconds=1)
     with raw_request(simulator, "/v1/calls", call_body()) as connection:
         simulator.wait_until(lambda: simulator.faults()[0]["applied"] == 1)
@@ -121,7 +123,7 @@ def test_a_request_that_a_reset_overtakes_dials_nobody(simulator: Simulator) -> 
 
 
 @pytest.mark.parametrize("accept", [False, True])
-def test_any_fault_can_take_its_time(simulator: Simulator, api: RawApi, accept: bool) -> None:
+def test_any_fault_can_be_delayed(simulator: Simulator, api: RawApi, accept: bool) -> None:
     simulator.fault("createCall", "status", status=504, seconds=0.3, accept=accept)
     before = time.monotonic()
     assert api("POST", "/v1/calls", call_body()).status_code == 504
@@ -133,14 +135,14 @@ def test_any_fault_can_take_its_time(simulator: Simulator, api: RawApi, accept: 
     assert len(simulator.ledger()) == (2 if accept else 0)
 
 
-def test_a_delay_holds_up_nobody_else(simulator: Simulator, api: RawApi) -> None:
+def test_a_delay_does_not_hold_up_other_requests(simulator: Simulator, api: RawApi) -> None:
     simulator.fault("listCalls", "delay", seconds=60)
     with raw_request(simulator, "/v1/calls"):
         simulator.wait_until(lambda: simulator.faults()[0]["applied"] == 1)
         assert api("GET", "/v1/agents", timeout=20).status_code == 200
 
 
-def test_a_storm_of_429(simulator: Simulator, api: RawApi) -> None:
+def test_a_rate_limit_fault_can_be_repeated(simulator: Simulator, api: RawApi) -> None:
     simulator.fault("*", "rate_limit", times=3, seconds=7)
     answers = [api("GET", "/v1/agents") for _ in range(4)]
     assert [answer.status_code for answer in answers] == [429, 429, 429, 200]
@@ -148,7 +150,7 @@ def test_a_storm_of_429(simulator: Simulator, api: RawApi) -> None:
 
 
 @pytest.mark.parametrize("kind", ["malformed", "empty", "html", "huge", "truncated"])
-def test_spoilt_bodies_of_requests_that_took_effect(simulator: Simulator, api: RawApi, kind: str) -> None:
+def test_requests_with_spoilt_answers_take_effect(simulator: Simulator, api: RawApi, kind: str) -> None:
     simulator.fault("createCall", kind, bytes=200_000)
     if kind == "truncated":
         with pytest.raises(requests.exceptions.ChunkedEncodingError):
@@ -171,7 +173,7 @@ def test_a_truncated_answer_announces_more_than_it_sends(simulator: Simulator) -
     assert 0 < len(body) < int(announced.split(b":")[1])
 
 
-def test_a_truncated_recording(simulator: Simulator, api: RawApi) -> None:
+def test_a_recording_can_be_truncated(simulator: Simulator, api: RawApi) -> None:
     [call_id] = simulator.load_calls(1)
     simulator.configure(recording_size=5_000_000)
     simulator.fault("getRecording", "truncated")
@@ -185,7 +187,7 @@ def test_a_truncated_recording(simulator: Simulator, api: RawApi) -> None:
     assert len(requests.get(link, timeout=30).content) == 5_000_000
 
 
-def test_redirect(simulator: Simulator, api: RawApi) -> None:
+def test_a_redirect_fault_redirects(simulator: Simulator, api: RawApi) -> None:
     simulator.fault("createCall", "redirect", location="http://198.51.100.7/elsewhere", status=307)
     answer = api("POST", "/v1/calls", call_body())
     assert (answer.status_code, answer.headers["Location"]) == (307, "http://198.51.100.7/elsewhere")
@@ -194,7 +196,7 @@ def test_redirect(simulator: Simulator, api: RawApi) -> None:
         simulator.fault("createCall", "redirect")
 
 
-def test_skip_times_and_operation(simulator: Simulator, api: RawApi) -> None:
+def test_a_fault_obeys_skip_times_and_operation(simulator: Simulator, api: RawApi) -> None:
     simulator.fault("listAgents", "status", status=503, skip=2, times=2)
     assert [api("GET", "/v1/calls").status_code for _ in range(3)] == [200] * 3
     assert [api("GET", "/v1/agents").status_code for _ in range(6)] == [200, 200, 503, 503, 200, 200]
@@ -225,7 +227,7 @@ def test_refused_requests_meet_no_fault(simulator: Simulator, api: RawApi) -> No
 
 
 @pytest.mark.parametrize("form", ["json", "empty", "html"])
-def test_bodies_of_errors(simulator: Simulator, api: RawApi, form: str) -> None:
+def test_errors_have_the_configured_body(simulator: Simulator, api: RawApi, form: str) -> None:
     simulator.configure(error_body=form)
     answer = api("GET", "/v1/calls/nonsense")
     assert answer.status_code == 400

@@ -35,7 +35,7 @@ def test_keys_and_tokens_share_one_budget(simulator: Simulator, api: RawApi) -> 
     assert simulator.request_summary()["listAgents"] == {"200": 3, "429": 1}
 
 
-def test_strangers_and_the_control_interface_do_not_count(simulator: Simulator, api: RawApi) -> None:
+def test_unauthenticated_and_control_requests_do_not_count(simulator: Simulator, api: RawApi) -> None:
     simulator.configure(limit=10, window=3600)
     simulator.revoke_key("secondary")
     for _ in range(5):
@@ -48,7 +48,7 @@ def test_strangers_and_the_control_interface_do_not_count(simulator: Simulator, 
 
 
 @pytest.mark.parametrize("kind", ["aligned", "first_request"])
-def test_a_new_window_brings_the_whole_budget_back(simulator: Simulator, api: RawApi, kind: str) -> None:
+def test_a_new_window_restores_the_whole_budget(simulator: Simulator, api: RawApi, kind: str) -> None:
     simulator.configure(limit=3, window=1, window_start=kind)
     answers: list[Response] = []
 
@@ -62,7 +62,7 @@ def test_a_new_window_brings_the_whole_budget_back(simulator: Simulator, api: Ra
     assert remaining(answers[-1]) == 2
 
 
-def test_odd_and_absent_headers(simulator: Simulator, api: RawApi) -> None:
+def test_rate_headers_can_be_odd_or_absent(simulator: Simulator, api: RawApi) -> None:
     simulator.configure(limit=1, window=3600)
     api("GET", "/v1/agents")
     simulator.configure(retry_after="date")

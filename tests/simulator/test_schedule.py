@@ -37,7 +37,7 @@ def schedule(*slots: tuple[str, str], days: frozenset[int] = EVERY_DAY, start: s
         ("2025-11-12T10:00:00+01:00", "2026-01-01T09:00:00+01:00"),  # before the start date
     ],
 )
-def test_next_opening(at: str, opens: str) -> None:
+def test_the_next_opening_follows_days_and_slots(at: str, opens: str) -> None:
     working_days = frozenset(range(5))
     windows = schedule(("09:00", "12:00"), ("14:00", "18:00"), days=working_days)
     assert windows.next_opening(instant(at)) == instant(opens)
@@ -58,7 +58,9 @@ def test_next_opening(at: str, opens: str) -> None:
         (("01:30", "02:10"), "2026-10-25T02:30:00+02:00", "2026-10-25T02:00:00+01:00"),
     ],
 )
-def test_the_hour_of_the_change(slot: tuple[str, str], at: str, opens: str) -> None:
+def test_a_slot_in_the_hour_of_a_clock_change_opens_as_the_clocks_show(
+    slot: tuple[str, str], at: str, opens: str
+) -> None:
     assert schedule(slot).next_opening(instant(at)) == instant(opens)
 
 

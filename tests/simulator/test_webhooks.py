@@ -50,7 +50,7 @@ def receiver() -> Iterator[Receiver]:
     one.close()
 
 
-def test_one_for_each_final_call_with_a_signature(simulator: Simulator, api: RawApi, receiver: Receiver) -> None:
+def test_each_final_call_sends_one_signed_webhook(simulator: Simulator, api: RawApi, receiver: Receiver) -> None:
     simulator.configure(webhook_url=receiver.url, webhook_secret=SECRET)
     api.ok("POST", "/v1/bulk/calls", bulk_body(40))
     # No request is made meanwhile: they leave by themselves.
@@ -65,7 +65,7 @@ def test_one_for_each_final_call_with_a_signature(simulator: Simulator, api: Raw
     assert {delivery["status"] for delivery in simulator.webhooks()} == {204}
 
 
-def test_the_spelling_of_the_newer_page(simulator: Simulator, api: RawApi, receiver: Receiver) -> None:
+def test_webhooks_use_the_spelling_of_the_newer_page(simulator: Simulator, api: RawApi, receiver: Receiver) -> None:
     simulator.outcomes({"*": ["COMPLETED"]})
     simulator.configure(webhook_url=receiver.url)
     call_id = api.ok("POST", "/v1/calls", call_body("+33639980142", firstName="Lucie"))["id"]
@@ -81,7 +81,7 @@ def test_the_spelling_of_the_newer_page(simulator: Simulator, api: RawApi, recei
     assert posted == shown
 
 
-def test_a_dead_receiver_delays_nothing(simulator: Simulator, api: RawApi) -> None:
+def test_a_dead_receiver_does_not_delay_the_simulator(simulator: Simulator, api: RawApi) -> None:
     simulator.configure(webhook_url="http://127.0.0.1:9/closed")
     api.ok("POST", "/v1/bulk/calls", bulk_body(5))
     simulator.wait_until_quiet()
