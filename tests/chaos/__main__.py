@@ -1,4 +1,4 @@
-"""``python -m tests.chaos``: let the storm loose on a whole Airflow and hold its reports against the ledger."""
+"""``python -m tests.chaos``: run a storm of faults over a whole Airflow, and compare its reports with the ledger."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def main() -> int:
     parser.add_argument("--injections", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=None, help="replay the sequence of an earlier run")
     parser.add_argument("--database", choices=("auto", "sqlite", "postgres"), default="auto")
-    parser.add_argument("--width", type=int, default=24, help="submissions under way at once")
+    parser.add_argument("--width", type=int, default=24, help="submissions in progress at once")
     parser.add_argument("--parallelism", type=int, default=8, help="tasks that run at once")
     parser.add_argument("--limit", type=float, default=4 * 3600, help="seconds after which no more is injected")
-    parser.add_argument("--without-journal", action="store_true", help="switch the protection off: it must be missed")
-    parser.add_argument("--output", type=Path, help="also write the table there")
+    parser.add_argument("--without-journal", action="store_true", help="switch the journal off: the judge must notice")
+    parser.add_argument("--output", type=Path, help="also write the table to this file")
     parser.add_argument("--keep", action="store_true", help="keep the folder with databases and logs")
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
@@ -28,7 +28,7 @@ def main() -> int:
         f"python -m tests.chaos --injections {options.injections} --seed {seed} --database {options.database}"
         + " --without-journal" * options.without_journal
     )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that all processes end with this one
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # all processes end with this one
     print(f"Replay with: {command}", flush=True)
     with world(
         seed=seed,

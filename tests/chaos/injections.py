@@ -1,4 +1,4 @@
-"""What may go wrong: a seeded sequence of faults, kills and people's doings."""
+"""The injections: a seeded sequence of network faults, kills and actions of people."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 DIALLING = ("createCampaign", "createBulkCalls", "createCall")
-# Every other route that a submission uses: before it, while it waits, and when somebody stops it.
+# Every other route that a submission uses: before it, while it waits, and when a person stops it.
 READING = ("issueToken", "getAgent", "listCalls", "getCall", "getTranscript", "getCampaign", "updateCampaignStatus")
 BOUNDARIES = (
     "before-begin",
@@ -21,9 +21,9 @@ BOUNDARIES = (
     "before-complete",
     "after-complete",
 )
-# At the heart of a submission all ways to die are tried; elsewhere the simplest will do.
+# The storm tries all ways to die at the boundaries of a request; elsewhere it tries the simplest.
 HEART = BOUNDARIES[:5]
-# What befalls a task's process, as processes/sitecustomize.py calls it.
+# Names of harms to a task's process, as in processes/sitecustomize.py.
 DEATHS = {
     "kill -9": "kill",
     "kill -9 with its supervisor": "both",
@@ -32,7 +32,7 @@ DEATHS = {
     "terminate": "terminate",
 }
 COMPONENTS = ("triggerer", "api-server", "scheduler", "dag-processor")
-# Longer than the client waits for an answer.
+# Seconds; longer than the client's timeout.
 LATE = 3.0
 
 DIALLING_FAULTS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -68,11 +68,11 @@ READING_FAULTS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 @dataclass(frozen=True)
 class Injection:
-    """One thing that goes wrong.
+    """One fault, kill or action of a person.
 
-    :param group: who is hit: the ``network``, a ``task`` at a boundary, a ``worker``, a ``component``, or what
-        ``people`` do.
-    :param what: what happens to it.
+    :param group: its target: the ``network``, a ``task`` at a boundary, a ``worker`` or a ``component``; or ``people``
+        for an action of a person.
+    :param what: the kind of fault, kill or action.
     :param where: the operation, the boundary or the component.
     """
 
@@ -94,7 +94,7 @@ class Injection:
 
 
 def sequence(seed: int, *, with_database: bool) -> Iterator[Injection]:
-    """All that will go wrong, in order; the same for the same seed. Nothing comes again before all others did."""
+    """Yield all injections in order. The same seed gives the same sequence. None repeats before all others came."""
     chance = random.Random(seed)
     dialling = _dealt(chance, _faults(DIALLING, DIALLING_FAULTS))
     reading = _dealt(chance, _faults(READING, READING_FAULTS))
@@ -124,6 +124,6 @@ def _faults(operations: Sequence[str], faults: Sequence[tuple[str, dict[str, Any
 
 
 def _dealt(chance: random.Random, deck: Sequence[Injection]) -> Iterator[Injection]:
-    """A deck of cards, shuffled again whenever it was dealt."""
+    """Yield a shuffled deck again and again, shuffled anew each time."""
     while True:
         yield from chance.sample(deck, len(deck))

@@ -1,11 +1,14 @@
-"""Holds what Airflow reports against the simulator's ledger, the only one that knows who was called.
+"""Compare Airflow's reports with the simulator's ledger, which alone knows who was called.
 
-A report excuses nobody's absence by itself. That somebody was rejected counts only where a request for this person met
-an injected 400; that an outcome is unknown, only where a process set about this very request and died over it (before
-the end, or before it had written down an injected 400), or never heard whether Airflow had written it down, or heard
-that it had not after Airflow was killed meanwhile, or stood still for so long that it neither sent it nor could write
-that down, or got no token for an injected fault and could not write that down, or the request met another injected
-fault, or the answer took longer than the client waits.
+A report alone does not excuse a recipient who was not called. The judge believes a rejection only if a request for this
+person met an injected 400. It believes an unknown outcome only if a process began this very request, and
+
+* the process died before the end of the request, or before it recorded an injected 400;
+* or it never heard whether Airflow had recorded the request;
+* or it heard that Airflow had not, after Airflow was killed meanwhile;
+* or it stood still for so long that it neither sent the request nor could record that;
+* or it got no token because of an injected fault, and could not record that;
+* or the request met another injected fault, or its answer took longer than the client's timeout.
 """
 
 from __future__ import annotations
@@ -30,16 +33,16 @@ BEGIN_LOST = "begin lost"
 
 @dataclass
 class Evidence:
-    """All that the judge sees.
+    """The evidence that the judge sees.
 
     :param people: numbers in each submission, in order.
-    :param tasks: how the submissions' tasks ended.
-    :param handles: what they returned.
-    :param logs: what the last try of each failed task said.
-    :param attempts: what the tasks' processes did (:mod:`tests.chaos.trail`).
-    :param ledger: the simulator's, like ``requests`` and ``submissions``.
-    :param cuts: POSIX seconds when Airflow's API server or database was killed. What it was about to answer is lost,
-        and a write may be there although it is refused when it is repeated.
+    :param tasks: end states of the submissions' tasks.
+    :param handles: return values of the tasks.
+    :param logs: log of the last try of each failed task.
+    :param attempts: requests that the tasks' processes began (:mod:`tests.chaos.trail`).
+    :param ledger: the simulator's ledger; ``requests`` and ``submissions`` are the simulator's too.
+    :param cuts: POSIX seconds when Airflow's API server or database was killed. Answers in progress are lost then: a
+        write may have succeeded although its repetition is refused.
     """
 
     people: Mapping[Key, Sequence[str]]
@@ -55,14 +58,14 @@ class Evidence:
 
 @dataclass
 class Verdict:
-    """What became of everybody.
+    """The verdict on all recipients and tasks.
 
     :param duplicates: people who were called twice.
-    :param lost: people whom nobody called, without a task that reports them and is right to.
-    :param wrong_reports: tasks whose report the ledger contradicts, with why.
-    :param unexpected: tasks that failed otherwise than with an unknown outcome, or never ended.
-    :param unknown: tasks that report an unknown outcome, and rightly so.
-    :param left: people in the requests of unknown outcome, and in those after them, of whom their task says so.
+    :param lost: people who were not called, and whom no task correctly reports.
+    :param wrong_reports: tasks whose report contradicts the ledger, with the reason.
+    :param unexpected: tasks that failed without an unknown outcome, or never ended.
+    :param unknown: tasks that correctly report an unknown outcome.
+    :param left: people in correctly reported requests of unknown outcome, and in the requests after them.
     """
 
     submissions: int = 0
@@ -83,7 +86,7 @@ class Verdict:
 
 
 def duplicates(ledger: Sequence[Mapping[str, Any]], people: Mapping[Key, Sequence[str]]) -> list[str]:
-    """Who of these people was called more than once; no campaign here redials."""
+    """Return the people who were called more than once. No campaign of the storm redials."""
     calls = Counter(entry["phone"] for entry in ledger)
     return [phone for phones in people.values() for phone in phones if calls[phone] > 1]
 
@@ -124,7 +127,7 @@ def judge(evidence: Evidence) -> Verdict:
 
 @dataclass
 class _Case:
-    """One submission: its parts, the calls to its people, all attempts, the last at each part, and what is excused."""
+    """One submission: its parts, calls, attempts, the last attempt at each part, and the excused attempts."""
 
     task: Task
     parts: Sequence[Sequence[str]]
@@ -137,7 +140,7 @@ class _Case:
         return [phone for part in parts for phone in part if phone not in self.calls]
 
     def refused(self) -> set[str]:
-        """People whose number the service was really made to refuse; a process that was frozen may have come after."""
+        """People whose request met an injected 400. A frozen process may have tried again after it."""
         return {
             phone
             for attempt in self.attempts
@@ -147,9 +150,9 @@ class _Case:
 
 
 def _last(attempts: Sequence[Attempt], excused: set[Attempt]) -> dict[tuple[Key, int], Attempt]:
-    """The last attempt at each part that may have left it begun.
+    """Return the last attempt at each part that may have begun its request.
 
-    One that Airflow refused to write down only if that is excused, and what came before has left nothing begun.
+    An attempt that Airflow refused to record counts only if it is excused and no earlier attempt began the request.
     """
     last: dict[tuple[Key, int], Attempt] = {}
     for attempt in attempts:
@@ -160,7 +163,7 @@ def _last(attempts: Sequence[Attempt], excused: set[Attempt]) -> dict[tuple[Key,
 
 
 def _excused(evidence: Evidence) -> set[Attempt]:
-    """Attempts whose bad end is somebody else's doing: the storm's, or the clock's."""
+    """Return the attempts whose failure is due to an injection or to a timeout."""
     ended = [attempt for attempt in evidence.attempts if attempt.ended is not None]
     silent = [attempt for attempt in ended if attempt.how == SILENT]
     faults = [request for request in evidence.requests if request["fault"] is not None]
@@ -177,7 +180,7 @@ def _excused(evidence: Evidence) -> set[Attempt]:
         | {attempt for attempt in ended if attempt.how == NOT_BEGUN and saw(attempt, evidence.cuts)}
         | {attempt for attempt in ended if attempt.how not in (REFUSED, SILENT, NOT_BEGUN) and saw(attempt, tokens)}
         | matched([attempt for attempt in ended if attempt.how == REFUSED], refusals)
-        # Who waited for too long needs no fault, and leaves it to others.
+        # An attempt that timed out needs no fault: leave the fault to other attempts.
         | matched([attempt for attempt in silent if attempt.lasted < CLIENT_TIMEOUT], others)
         | {attempt for attempt in silent if attempt.lasted >= CLIENT_TIMEOUT}
     )
@@ -212,11 +215,11 @@ def _check_success(
 
 
 def _check_unknown(verdict: Verdict, case: _Case, log: str) -> None:
-    """All before the request it names was called, nothing of it or after it, and its outcome is unknown indeed."""
+    """Check that all requests before the named one were called, and that its outcome really is unknown."""
     named = re.findall(UNKNOWN + r" (?:campaign '[^']*-(\d+)\]'|request (\d+) of)", log)
     number = int("".join(named[-1])) - 1 if named else -1
     attempt = case.last.get(number)
-    # Anything else that an attempt ends with says that the service took the request, or certainly not.
+    # With any other end, the service accepted the request, or certainly did not.
     is_unknown = attempt is not None and (
         attempt.how in (None, SILENT, BEGIN_LOST, NOT_BEGUN) or (attempt.how != ACCEPTED and not attempt.is_written)
     )

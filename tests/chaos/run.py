@@ -1,4 +1,4 @@
-"""An Airflow and a simulator to let storms loose on, and the report of a storm."""
+"""An Airflow and a simulator for storms, and the report of a storm."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Progress = Callable[[str], None]
 
 @dataclass
 class Report:
-    """What a storm injected and what came of it."""
+    """The injections of a storm, and its results."""
 
     tally: Tally
     verdict: Verdict
@@ -71,11 +71,11 @@ class Report:
 
 
 class World:
-    """A whole Airflow, its database, and the service that it calls.
+    """A whole Airflow, its database, and the simulator.
 
-    :param width: submissions that are under way at once.
-    :param limit: seconds after which a storm injects no more.
-    :param calm_limit: seconds for everything to come to its end after a storm.
+    :param width: submissions in progress at once.
+    :param limit: seconds after which a storm injects nothing more.
+    :param calm_limit: seconds in which all tasks must end after a storm.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class World:
         self._numbers = iter(f"{prefix}{number:04d}" for prefix in ("+3363998", "+3319900") for number in range(10_000))
 
     def storm(self, injections: int) -> Report:
-        """Let a storm loose until so many injections were delivered, and judge what came of it."""
+        """Run a storm until it delivered a number of injections, and judge its results."""
         began = time.monotonic()
         storm = self._new("storm")
         storm.rage(injections, until=lambda: self._told(storm, began), limit=self._limit)
@@ -124,7 +124,7 @@ class World:
         return self._report(storm, judge(evidence), began)
 
     def storm_without_journal(self, injections: int) -> Report:
-        """Switch the journal off for good, and let a storm loose until somebody is called twice."""
+        """Switch the journal off permanently, and run a storm until a person is called twice."""
         began = time.monotonic()
         self._stack.forget()
         storm = self._new("forgetful")
@@ -145,7 +145,7 @@ class World:
         return Report(storm.tally, verdict, database, time.monotonic() - began)
 
     def _told(self, storm: Storm, began: float) -> bool:
-        """Tell how far a storm has come, now and then."""
+        """Print the progress of a storm from time to time."""
         now = time.monotonic()
         if now - storm.told > 30:
             storm.told = now
@@ -169,19 +169,19 @@ def world(
     keep: bool = False,
     progress: Progress = lambda line: None,
 ) -> Iterator[World]:
-    """Start everything; it ends with the block.
+    """Start Airflow, database and simulator. They stop when the ``with`` block ends.
 
-    :param database: ``sqlite``, ``postgres``, or ``auto``: PostgreSQL where its server and drivers are there.
+    :param database: ``sqlite``, ``postgres``, or ``auto``: PostgreSQL if its server and drivers are installed.
     """
     began = time.monotonic()
     with_postgres = database == "postgres" or (database == "auto" and Postgres.is_available())
     folder = Path(tempfile.mkdtemp(prefix="volubile-chaos-"))
-    folder.chmod(0o755)  # the database server runs as somebody else
+    folder.chmod(0o755)  # the database server runs as another user
     home = folder / "airflow"
     home.mkdir()
     try:
         with contextlib.ExitStack() as opened:
-            # Calls take seconds, so that tasks are there to be hit; the list is a little behind.
+            # Calls take seconds, so that injections find waiting tasks. The call list lags a little.
             simulator = opened.enter_context(
                 Simulator(seed=seed, speed=60, ignore_windows=True, limit=1_000_000, list_lag=0.5)
             )

@@ -1,4 +1,4 @@
-"""The Airflow under test: its processes, its database, and what a person does with it."""
+"""The Airflow under test: its processes, its database, and the actions of people."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ JOBS = {"scheduler": "SchedulerJob", "triggerer": "TriggererJob", "dag-processor
 PART_SIZE = 3
 CONFIRMATION = 4  # seconds
 CLIENT_TIMEOUT = 2  # seconds
-# A process that stood still for longer after it wrote down a request does not send it: whoever is frozen by the storm.
+# A process that stood still for longer after it recorded a request, such as a frozen one, does not send it.
 SEND_WITHIN = 10.0
 HUNG = 30  # seconds without a heartbeat
 
-# Everything that notices a death does so within seconds.
+# Airflow notices a dead process within seconds.
 IMPATIENT = {
     "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
     "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "1000",
@@ -57,7 +57,7 @@ IMPATIENT = {
 
 @dataclass(frozen=True)
 class Task:
-    """A task instance as the database shows it."""
+    """A row of Airflow's table of task instances."""
 
     run_id: str
     task_id: str
@@ -70,7 +70,7 @@ class Task:
 
 
 class Stack(LiveAirflow):
-    """An Airflow whose processes may be killed."""
+    """An Airflow whose processes the storm may kill."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Stack(LiveAirflow):
             "CHAOS_SEND_WITHIN": str(SEND_WITHIN),
             "CHAOS_CONFIRMATION": str(CONFIRMATION),
             "PYTHONPATH": os.pathsep.join([str(HERE / "processes"), str(HERE.parents[1])]),
-            # Processes are started again and again; none of them should compile anything twice.
+            # The storm starts processes again and again: they must not compile modules each time.
             "PYTHONDONTWRITEBYTECODE": "",
         }
         super().__init__(home, HERE / "dags", database=database, environment=environment)
@@ -115,18 +115,18 @@ class Stack(LiveAirflow):
         self.engine.dispose()
 
     def forget(self) -> None:
-        """Switch the journal off, to show that the storm finds it missing."""
+        """Switch the journal off, to show that the storm notices."""
         (self.orders / "forget").touch()
 
     # Processes -----------------------------------------------------------------------------------------------------
 
     def start(self, component: str) -> None:
-        # All of our processes, and nobody else's, work in this folder: some hide their command and environment.
+        # Only our processes have this working folder. Some hide their command and environment.
         with contextlib.chdir(self.home):
             super().start(component)
 
     def kill(self, component: str, *, with_children: bool) -> None:
-        """Kill -9 a component, alone or with all that it has started."""
+        """Kill -9 a component, alone or with all its child processes."""
         process = self.processes[component]
         children = self._descendants(process.pid) if with_children else []
         process.kill()
@@ -140,10 +140,10 @@ class Stack(LiveAirflow):
         return process is not None and process.poll() is None
 
     def hung(self) -> list[str]:
-        """Components that run and show no sign of life, as a liveness probe finds them.
+        """Return running components without a heartbeat, as a liveness probe finds them.
 
-        A scheduler that ends because its database is away may wait for ever for workers of its LocalExecutor, which
-        wait for somebody to read their results.
+        A scheduler that ends because its database is down may wait forever for workers of its LocalExecutor: these
+        wait for a process to read their results.
         """
         rows = self.rows("select job_type, max(latest_heartbeat) from job group by job_type")
         beats = {job: datetime.fromisoformat(str(beat)) for job, beat in rows}
@@ -158,7 +158,7 @@ class Stack(LiveAirflow):
         return found
 
     def supervisors(self) -> list[psutil.Process]:
-        """Workers that have a task just now: the parents of task processes."""
+        """Return workers that run a task now: the parents of task processes."""
         found = []
         for process in self._everybody():
             with contextlib.suppress(psutil.Error):
@@ -167,9 +167,9 @@ class Stack(LiveAirflow):
         return found
 
     def reap(self) -> None:
-        """Kill what a dead scheduler left behind: its log server, and workers that have no task.
+        """Kill the remaining processes of a dead scheduler: its log server, and workers without a task.
 
-        They hold its connections open, so the database keeps its locks, for which the next scheduler would wait.
+        They hold its connections open, so the database keeps its locks, and the next scheduler would wait for them.
         """
         everybody = list(self._everybody())
         ours = {process.pid for process in everybody}
@@ -177,7 +177,7 @@ class Stack(LiveAirflow):
             with contextlib.suppress(psutil.Error):
                 title = " ".join(process.cmdline())
                 is_left = "LocalExecutor" in title or "serve-logs" in title
-                # A task that was forked this moment is called like its parent, which is one of ours.
+                # A task that was just forked still has the name of its parent, which is one of ours.
                 if is_left and process.ppid() not in ours and not process.children():
                     process.kill()
 
@@ -196,8 +196,8 @@ class Stack(LiveAirflow):
     # What the database says ------------------------------------------------------------------------------------------
 
     def rows(self, query: str) -> list[Any]:
-        """Rows of a query, in which ``:dag`` is our Dag."""
-        for attempt in tenacity.Retrying(  # while it is being restarted, or locked
+        """Return the rows of a query, in which ``:dag`` is our Dag."""
+        for attempt in tenacity.Retrying(  # the database may restart or be locked
             retry=tenacity.retry_if_exception_type(sqlalchemy.exc.OperationalError),
             stop=tenacity.stop_after_delay(60),
             wait=tenacity.wait_fixed(0.5),
@@ -212,24 +212,24 @@ class Stack(LiveAirflow):
         return {(row[0], row[1]): Task(*row) for row in rows}
 
     def handles(self) -> dict[tuple[str, str], dict[str, Any]]:
-        """What tasks returned."""
+        """Return the return values of tasks."""
         rows = self.rows("select run_id, task_id, value from xcom where dag_id = :dag and key = 'return_value'")
         return {
             (run_id, task_id): json.loads(value) if isinstance(value, str) else value for run_id, task_id, value in rows
         }
 
     def log_of(self, task: Task) -> str:
-        """What the last try of a task said."""
+        """Return the log of the last try of a task."""
         folder = self.home / "logs" / f"dag_id={DAG}" / f"run_id={task.run_id}" / f"task_id={task.task_id}"
         logs = [path for path in folder.glob("attempt=*.log") if ".trigger." not in path.name]
-        # Not the one that was written last: whoever was frozen at an earlier try may have gone on later.
+        # The last try need not be the newest file: a process frozen at an earlier try may have gone on later.
         last = max(logs, key=lambda path: int(path.stem.removeprefix("attempt=")), default=None)
         return last.read_text(errors="replace") if last else ""
 
     # What people do --------------------------------------------------------------------------------------------------
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """Ask the REST API; None when it is down, or says no."""
+        """Send a request to the REST API; return None if the API is down or refuses."""
         try:
             if not self._token:
                 told = requests.get(f"{self.url}/auth/token", timeout=10)
@@ -259,7 +259,7 @@ class Stack(LiveAirflow):
         return self.ask("PATCH", path, {"new_state": "failed"}) is not None
 
     def question(self, task: Task) -> str | None:
-        """What a task waits for an answer to."""
+        """Return the question that a task asks."""
         found = self.ask("GET", f"/dagRuns/{task.run_id}/taskInstances/{task.task_id}/-1/hitlDetails")
         return found["body"] if found and not found["response_received"] else None
 
@@ -269,9 +269,9 @@ class Stack(LiveAirflow):
 
 
 class Postgres:
-    """A PostgreSQL of our own in a folder of its own, which may be killed."""
+    """A PostgreSQL server in its own folder, which the storm may kill."""
 
-    # Where Debian keeps them; they are on no PATH.
+    # Debian's folder of the server's programs, which is not on the PATH.
     BINARIES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/usr/lib/postgresql"))
 
     def __init__(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Lets everything go wrong that :mod:`.injections` has in store, and does what people do meanwhile."""
+"""Deliver the injections of :mod:`.injections`, and act as people do meanwhile."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from tests.chaos.trail import Key, read_trail
 KINDS = {"campaign": 7, "bulk": 7, "single": 4}  # people in each submission
 MODES = ("sync_fail", "sync_ask", "deferred_fail", "deferred_ask")
 OVER = {"success", "failed"}
-# The answers, as people read them in Airflow's UI.
+# The answers as Airflow's UI shows them.
 CREATED = "It was created"
 SEND = "It was not created: send it"
-# A frozen process is believed dead before it goes on: its task's heartbeat times out before.
+# Airflow takes a frozen process for dead before it goes on: its task's heartbeat times out first.
 FROZEN = 20.0
 DOWN = 1.5
 # Seconds in which a queued task should have begun.
 STUCK = 60.0
-# So many injections wait at one boundary or route.
+# Most injections that wait at one boundary or route.
 DEPTH = 3
 
 
 @dataclass
 class Tally:
-    """What the storm has done so far."""
+    """Counts of the storm so far."""
 
     injected: Counter[str] = field(default_factory=Counter)
     places: Counter[str] = field(default_factory=Counter)
@@ -52,16 +52,16 @@ class Tally:
 
     @property
     def untouched(self) -> set[str]:
-        """Boundaries, components and routes that dial where nothing has happened yet."""
+        """Boundaries, components and dialling routes without an injection so far."""
         return {place for place in (*BOUNDARIES, *COMPONENTS, *DIALLING) if not self.places[place]}
 
 
 class Storm:
     """One storm over a running Airflow.
 
-    :param name: begins the ids of its Dag runs.
-    :param numbers: of people whom nobody has called.
-    :param width: submissions that are under way at once.
+    :param name: prefix of the ids of its Dag runs.
+    :param numbers: numbers that were never called before.
+    :param width: submissions in progress at once.
     """
 
     def __init__(
@@ -101,12 +101,12 @@ class Storm:
     # The two phases ------------------------------------------------------------------------------------------------
 
     def rage(self, target: int, *, until: Callable[[], bool] = lambda: False, limit: float) -> None:
-        """Inject until so much was delivered, and something at every place; or until something is the case.
+        """Inject until a number of injections was delivered, with one at every place, or until a condition holds.
 
-        Towards the end only what is missing is injected, so that tasks get as far as that.
+        Towards the end, only inject at places without an injection so far, so that tasks reach these places.
 
 
-        :param limit: seconds after which it ends all the same.
+        :param limit: seconds after which it ends in any case.
         """
         deadline = time.monotonic() + limit
         while time.monotonic() < deadline and not until():
@@ -119,12 +119,12 @@ class Storm:
                 if not self.tally.untouched:
                     break
                 self._withdraw(self.tally.untouched)
-            if not self._down:  # else nothing would happen that could go wrong
+            if not self._down:  # while Airflow is down, tasks do nothing
                 self._inject_next(tasks, self.tally.untouched if int(self.tally) >= target else None)
             time.sleep(0.2)
 
     def calm(self, *, limit: float) -> dict[Key, Task]:
-        """Let nothing more go wrong, and see everything to its end."""
+        """Inject nothing more, and wait until all tasks have ended."""
         self._withdraw(set())
         deadline = time.monotonic() + limit
         mended: set[Key] = set()
@@ -159,16 +159,16 @@ class Storm:
                     rows = [json.dumps({"phone": phone, "firstName": "Lucie"}) for phone in phones]
                     (folder / f"{kind}_{mode}.jsonl").write_text("\n".join(rows))
                     self.people[run_id, f"{kind}_{mode}"] = phones
-        # Its answer may be lost with the API server.
+        # The answer may be lost with the API server.
         if self.stack.begin(run_id) or any(key[0] == run_id for key in self.stack.tasks()):
             self._runs += 1
 
     # Harm ------------------------------------------------------------------------------------------------------------
 
     def _inject_next(self, tasks: dict[Key, Task], places: set[str] | None) -> None:
-        """Inject what is next and finds room: at one place only so many wait, for the next task that comes by.
+        """Inject the next injection whose place has room. It waits there for the next task.
 
-        :param places: only there, if given.
+        :param places: inject only at these places, if given.
         """
         waiting = Counter(injection.where for injection in (*self._orders.values(), *self._faults.values()))
         if waiting.total() >= self.width:
@@ -181,7 +181,7 @@ class Storm:
                 return
 
     def _withdraw(self, places: set[str]) -> None:
-        """Take back what nobody has met yet, except at these places."""
+        """Withdraw the injections that no task has met, except at these places."""
         for order, injection in self._orders.items():
             if injection.where not in places:
                 with contextlib.suppress(FileNotFoundError):
@@ -226,10 +226,10 @@ class Storm:
         self.tally.add(injection)
 
     def _meddle(self, injection: Injection, tasks: dict[Key, Task]) -> None:
-        """Somebody clears a task, whatever it is doing, or stops one and thinks better of it."""
+        """Clear a task in any state, or stop a task and clear it later, as people do."""
         states = {"deferred"} if injection.what != "clear" else OVER | {"running", "deferred", "awaiting_input"}
         candidates = [task for task in tasks.values() if task.state in states and task.key not in self._stopped]
-        if injection.what != "clear":  # only campaigns are paused, and go on
+        if injection.what != "clear":  # a stop pauses only campaigns, which then go on
             candidates = [task for task in candidates if task.key[1].startswith("campaign")] or candidates
         if not candidates:
             return
@@ -242,7 +242,7 @@ class Storm:
             self.tally.add(injection)
 
     def _count(self) -> None:
-        """See which orders were carried out."""
+        """Check which orders were carried out."""
         for fault in self.simulator.faults():
             if fault["applied"] and (injection := self._faults.pop(fault["id"], None)):
                 self.tally.add(injection)
@@ -258,7 +258,7 @@ class Storm:
     # Help ------------------------------------------------------------------------------------------------------------
 
     def _raise_the_dead(self) -> None:
-        """Start again what was killed a while ago, and let the frozen go on."""
+        """Restart components some time after they were killed, and let frozen processes go on."""
         now = time.monotonic()
         for component, until in list(self._down.items()):
             if now >= until:
@@ -267,7 +267,7 @@ class Storm:
                 else:
                     self.stack.start(component)
                 del self._down[component]
-        for component in self.stack.components:  # some end by themselves when the database is away
+        for component in self.stack.components:  # some end by themselves when the database is down
             if component not in self._down and not self.stack.is_up(component):
                 self._down[component] = now + DOWN
         if now > self._probed + 5 and not self._down:
@@ -279,7 +279,7 @@ class Storm:
         for processes, until in list(self._frozen.items()):
             if now >= until:
                 for pid in processes:
-                    # Its number may be somebody else's by now.
+                    # Another process may have its id by now.
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         os.kill(pid, signal.SIGCONT)
                 del self._frozen[processes]
@@ -291,7 +291,7 @@ class Storm:
     def _is_stuck(self, now: float) -> bool:
         """Whether a task has stayed queued for long.
 
-        A LocalExecutor whose worker was killed before it had begun with a task waits for it for ever.
+        If a worker is killed before it begins its task, a LocalExecutor waits forever for this task.
         """
         queued = {(*key, task.try_number) for key, task in self.tasks().items() if task.state == "queued"}
         self._queued = {task: self._queued.get(task, now) for task in queued}
@@ -301,7 +301,7 @@ class Storm:
         return True
 
     def _look_after(self, tasks: dict[Key, Task]) -> None:
-        """Do what people do: think better of it, and answer questions."""
+        """Act as people do: clear stopped tasks, and answer questions."""
         now = time.monotonic()
         for key, until in list(self._stopped.items()):
             if now >= until and self.stack.clear(tasks[key]):
@@ -311,7 +311,7 @@ class Storm:
                 self._answer(task)
 
     def _answer(self, task: Task) -> None:
-        """Answer as somebody who has looked in the dashboard, once the request cannot be on its way any more."""
+        """Answer like a person who checked the dashboard, once the request cannot be in transit any more."""
         question = self.stack.question(task)
         if question is None:
             return
@@ -333,7 +333,7 @@ class Storm:
             self.tally.questions += 1
 
     def _is_dialling(self) -> bool:
-        """Whether the service has a request that dials still in hand."""
+        """Whether the service still handles a request that dials."""
         return any(
             request["operation"] in DIALLING and request["status"] is None and request["fault"] not in ("drop", "reset")
             for request in self.simulator.requests()

@@ -8,7 +8,7 @@ import pytest
 
 from tests.chaos.run import World, world
 
-# Both tests share one Airflow. Nothing here depends on time: a storm ends when it has delivered what it should.
+# Both tests share one Airflow. Time decides nothing: a storm ends when it has delivered its injections.
 pytestmark = [pytest.mark.airflow, pytest.mark.xdist_group("chaos"), pytest.mark.timeout(1800)]
 
 SEED = 7

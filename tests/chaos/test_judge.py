@@ -1,4 +1,4 @@
-"""The judge excuses nobody's absence without a reason that was really injected."""
+"""The judge excuses a recipient who was not called only for an injected reason."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def request(operation: str, at: float, *, fault: str | None = None, status: int 
 
 
 def singles(*, called: list[str], requests: list[dict[str, Any]], ends: Sequence[str | None]) -> Evidence:
-    """A submission that succeeded, one request a second; it reports as rejected whoever was not called."""
+    """A submission that succeeded, one request a second. It reports everyone who was not called as rejected."""
     calls = [call(phone) for phone in called]
     handle = {
         "recipients": len(calls),
@@ -188,7 +188,7 @@ def test_the_judge_reports_an_unexplained_unknown_outcome_as_lost(
 
 @pytest.mark.parametrize("before", [[], [replace(TOKENLESS, began=0.6, ended=0.9, is_written=True)]])
 def test_a_killed_airflow_may_not_show_that_a_request_began(before: list[Attempt]) -> None:
-    """The answer to the write is lost, and the repetition is refused."""
+    """The answer to the write is lost, and Airflow refuses the repetition."""
     evidence = bulk(called=PEOPLE[:3], second=NOT_BEGUN, requests=[])
     evidence = replace(evidence, attempts=[evidence.attempts[0], *before, NOT_BEGUN])
     verdict = judge(replace(evidence, cuts=[1.2]))

@@ -1,9 +1,9 @@
-"""What the tasks' processes really did: a witness beside the journal, which is under test itself.
+"""The trail of the tasks' processes: a record beside the journal, which is itself under test.
 
-``processes/sitecustomize.py`` writes a line before a request that dials is written down in the journal, and another
-when the request has come to an end in whatever way, and a third when the journal has written that end. A process that
-died in between has left only the first, or the first two. Where Airflow never answered whether it had written the
-request down, the second line says so, and nothing was sent.
+``processes/sitecustomize.py`` writes a first line before the journal records a request that dials, a second when the
+request has ended in any way, and a third when the journal has recorded this end. A process that died in between leaves
+only the first line, or the first two. If Airflow never answered whether it had recorded the request, the second line
+says so, and the process sent nothing.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ OPERATIONS = {"campaign": "createCampaign", "bulk": "createBulkCalls", "single":
 
 @dataclass(eq=False)
 class Attempt:
-    """One process that set about sending one request.
+    """One attempt of a process to send one request.
 
     :param key: run and task.
     :param part: number of the request, from 0.
     :param began: POSIX seconds, like ``ended``; before the boundary ``before-begin``, where it may have stood still.
-    :param how: ``accepted``, or the class of the error it ended with; ``not begun`` if Airflow refused to write it
-        down, ``begin lost`` if it did not answer; None if nothing more was heard of it.
-    :param is_written: whether the journal has written that end down.
+    :param how: ``accepted``, or the class of its error; ``not begun`` if Airflow refused to record the request,
+        ``begin lost`` if Airflow did not answer; None if the trail holds no end.
+    :param is_written: whether the journal has recorded this end.
     """
 
     key: Key
@@ -49,13 +49,13 @@ class Attempt:
 
     @property
     def lasted(self) -> float:
-        """Seconds; 0 if it came to no end."""
+        """Seconds; 0 without an end."""
         return 0.0 if self.ended is None else self.ended - self.began
 
     def may_still_send(self, within: float) -> bool:
-        """Whether its process lives, and has not come to the end of the request.
+        """Whether its process lives and the request has not ended.
 
-        :param within: so many seconds after it began it does not send any more.
+        :param within: seconds after the beginning from which the process sends nothing any more.
         """
         if self.ended is not None or time.time() - self.began > within:
             return False
@@ -66,7 +66,7 @@ class Attempt:
 
 
 def read_trail(path: Path) -> list[Attempt]:
-    """All attempts, in the order in which they were written down: who was frozen at ``before-begin`` began earlier."""
+    """Return all attempts in the order of their lines. A process frozen at ``before-begin`` began earlier."""
     attempts: dict[tuple[int, Key, int], Attempt] = {}
     found = []
     for line in path.read_text().splitlines() if path.exists() else ():
@@ -85,10 +85,10 @@ def read_trail(path: Path) -> list[Attempt]:
 
 
 def matched(attempts: Iterable[Attempt], requests: Iterable[Mapping[str, Any]]) -> set[Attempt]:
-    """Those attempts that one of these requests belongs to: of the same operation, and seen while they lasted.
+    """Return the attempts that match one of these requests: same operation, received during the attempt.
 
-    A request belongs to one attempt only. Of several that may be meant it is given to the one that ended first, which
-    leaves as few as possible without.
+    A request matches one attempt only: of several candidates, the one that ended first. This leaves the fewest attempts
+    without a match.
     """
     free = [attempt for attempt in attempts if attempt.ended is not None]
     found = set()

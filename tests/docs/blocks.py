@@ -1,12 +1,12 @@
-"""The code blocks of the documentation, and what each is marked with.
+"""The code blocks of the documentation, and their marks.
 
-A comment right above a block says what to do with it when running it as it stands is not right::
+A comment right above a block marks a block that cannot simply be run::
 
     .. not run: why                 (Markdown: <!-- not run: why -->)
-    .. only parsed: why             a Dag is built, and not run
-    .. file: dags/some_file.py      the block repeats the file, or consecutive lines of it, which are run elsewhere
-    .. server: text                 the command keeps running for the rest of the page; it is up once it prints the text
-    .. output                       the block shows what the block before it printed; "…" stands for anything
+    .. only parsed: why             the Dag is built, and not run
+    .. file: dags/some_file.py      the block repeats the file, or consecutive lines of it; another test runs the file
+    .. server: text                 the command runs until the page ends; it is ready once it prints the text
+    .. output                       the block shows the output of the block before it; "…" stands for anything
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKS = ("not run", "only parsed", "file", "server", "output")
-# Those that must say more: a reason, a path, a text.
+# Marks that need an argument: a reason, a path, a text.
 TELLING = frozenset(MARKS) - {"output"}
 
 # A directive, or a paragraph that ends with "::".
@@ -36,8 +36,8 @@ class Block:
     """One example.
 
     :param page: path from the root of the repository.
-    :param line: of its first line of text, from 1.
-    :param says: what its mark says: a reason, a path, a text.
+    :param line: number of its first line of text, from 1.
+    :param says: the argument of its mark: a reason, a path, a text.
     """
 
     page: str
@@ -53,13 +53,13 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """The README, its neighbours, and every page of the documentation."""
+    """Return the Markdown files of the root, and every page of the documentation."""
     written = (path for path in (ROOT / "docs").rglob("*.rst") if "_build" not in path.parts)
     return [*sorted(ROOT.glob("*.md")), *sorted(written)]
 
 
 def read_page(path: Path) -> list[Block]:
-    """Return the blocks of a page, in their order."""
+    """Return the blocks of a page, in order."""
     name = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
     lines = path.read_text("utf-8").split("\n")
     found = _markdown(lines) if path.suffix == ".md" else _restructured_text(lines)
@@ -103,7 +103,7 @@ def _markdown(lines: list[str]) -> Found:
 
 
 def _comment_above(lines: list[str], number: int, depth: int) -> str:
-    """The comment that ends right above a line: ``.. text``, perhaps with indented lines after it."""
+    """Return the comment that ends right above a line: ``.. text``, perhaps with indented lines after it."""
     parts: list[str] = []
     for line in reversed(lines[:number]):
         if not line.strip():

@@ -1,4 +1,4 @@
-"""What the examples of a page run on: real Airflow and the simulator."""
+"""Real Airflow and the simulator, for the examples of a page."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def session(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Callable[[str], Session]]:
-    """Make the session of a page. It knows ``people.csv`` and ``dags/``, and cannot reach the world outside."""
+    """Make the session of a page. It has ``people.csv`` and ``dags/``, and reaches only this machine."""
     simulator.configure(speed=3600)
     folder = tmp_path / "page"
     folder.mkdir()
     shutil.copy(ROOT / "dags" / "data" / "people.csv", folder)
     (folder / "dags").symlink_to(ROOT / "dags")
     monkeypatch.chdir(folder)
-    # An example may name the real service: nothing but this machine is reached.
+    # An example may name the real service, so only this machine is reachable.
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("NO_PROXY", "no_proxy"):
@@ -50,7 +50,7 @@ def session(
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "COLUMNS": "200",
     }
-    # Commands find no connection but the one that a page makes.
+    # Commands find only the connection that the page makes.
     del environment["AIRFLOW_CONN_VOLUBILE_DEFAULT"]
     with ExitStack() as stack:
         yield lambda page: stack.enter_context(Session(page, folder, dict(environment)))

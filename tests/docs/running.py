@@ -1,4 +1,4 @@
-"""Runs the blocks of a page, in their order: they share variables, a folder, an environment and a simulator."""
+"""Run the blocks of a page in order. They share variables, a folder, an environment and a simulator."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from tests.live import free_port
 from .blocks import ROOT, TELLING, Block
 
 PATIENCE = 300
-PORT = "8765"  # of the simulator in examples; something may be listening there while the suite runs
+PORT = "8765"  # port of the simulator in examples; another process may use it while the suite runs
 
 
 class Session:
-    """What the blocks of one page share.
+    """State that the blocks of one page share.
 
-    :param folder: where commands and code run.
-    :param environment: of commands; its ``AIRFLOW_HOME`` holds a migrated database.
+    :param folder: working folder of commands and code.
+    :param environment: environment of commands; its ``AIRFLOW_HOME`` holds a migrated database.
     """
 
     def __init__(self, page: str, folder: Path, environment: dict[str, str]) -> None:
@@ -64,7 +64,7 @@ class Session:
     def run(self, block: Block) -> None:
         """Run or check a block, as its language and its mark say.
 
-        :raises AssertionError: it does not work; names its place.
+        :raises AssertionError: the block does not work; the message names its page and line.
         """
         if block.mark in TELLING:
             assert block.says, f"{block.where}: the mark '{block.mark}' must say something after a colon"
@@ -109,7 +109,7 @@ class Session:
         if re.search(r"^def test_", block.text, re.MULTILINE):
             self._pytest(block.text)
             return
-        # As many empty lines before it as on the page, so that tracebacks name the page's lines.
+        # Put as many empty lines before the block as the page has, so that tracebacks name the page's lines.
         code = compile("\n" * (block.line - 1) + block.text, str(ROOT / block.page), "exec", dont_inherit=True)
         printed = io.StringIO()
         name = re.sub(r"\W+", "_", block.where)
@@ -151,7 +151,7 @@ class Session:
         self.printed = self._command(block.text)
 
     def _command(self, command: str) -> str:
-        """Run a command; what it exports holds for those that follow."""
+        """Run a command. Later commands see the variables that it exports."""
         left = self.folder / ".environment"
         script = f"set -euo pipefail\n{command}\nenv -0 > {shlex.quote(str(left))}\n"
         result = subprocess.run(
@@ -220,7 +220,7 @@ class Session:
 
 
 def check_connection(value: str) -> None:
-    """Fail unless a connection, as JSON or as a URI, is one that the hook accepts."""
+    """Fail unless the hook accepts a connection, given as JSON or as a URI."""
     is_ours = re.search(r'"conn_type":\s*"volubile"|^volubile:', value)
     if is_ours:
         os.environ["AIRFLOW_CONN_EXAMPLE"] = value
@@ -232,7 +232,7 @@ def check_connection(value: str) -> None:
 
 @contextlib.contextmanager
 def _dags_of(module: types.ModuleType) -> Iterator[set[DAG]]:
-    """Collect the Dags that are defined meanwhile, as the Dag processor does."""
+    """Collect the Dags that the block defines, as the Dag processor does."""
     found: set[DAG] = set()
     DagContext.autoregistered_dags.clear()
     DagContext.current_autoregister_module_name = module.__name__
@@ -247,7 +247,7 @@ def _dags_of(module: types.ModuleType) -> Iterator[set[DAG]]:
 
 
 def _commands(text: str) -> Iterator[tuple[str, list[str]]]:
-    """Commands after ``$`` (continued by a backslash), each with the lines of output that are shown for it."""
+    """Return the commands after ``$`` (continued by a backslash), each with the output lines shown below it."""
     command: list[str] = []
     shown: list[str] = []
     for line in text.splitlines():
@@ -266,7 +266,7 @@ def _commands(text: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def _assert_shown(shown: list[str], printed: str) -> None:
-    """Fail unless the lines stand in the output in their order. Spaces do not count, and … is anything."""
+    """Fail unless the output holds the lines in order. Spaces do not count, and … stands for anything."""
     printed = re.sub(r"\x1b\[[0-9;]*m", "", printed)
     at = 0
     for line in filter(str.strip, shown):
@@ -277,7 +277,7 @@ def _assert_shown(shown: list[str], printed: str) -> None:
 
 
 def _ini(block: Block) -> None:
-    """A part of airflow.cfg: Airflow must know every option."""
+    """Fail unless Airflow knows every option of a part of airflow.cfg."""
     from airflow.configuration import conf
 
     parser = configparser.ConfigParser()

@@ -1,4 +1,4 @@
-"""docs/assumptions.rst tells what api/wire.py assumes: all of it, and as surely as the module says."""
+"""docs/assumptions.rst lists everything that api/wire.py assumes, with the same evidence."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ PAGE = ROOT / "docs" / "assumptions.rst"
 
 
 def evidence(text: str) -> frozenset[str]:
-    """The words of certainty in a text; "not documented" is none."""
+    """Return the words of evidence in a text, without "not documented"."""
     words = re.sub(r"\bnot\s+documented", "", text.lower())
     return frozenset(word for word in EVIDENCE if re.search(rf"\b{word}\b", words))
 
 
 def said_in_the_module() -> dict[str, frozenset[str]]:
-    """Name → evidence, for everything in wire.py that speaks of it in its docstring or the comment above it."""
+    """Return name → evidence, for everything in wire.py whose docstring or comment states its evidence."""
     source = WIRE.read_text("utf-8")
     lines = source.split("\n")
     said = {}
@@ -43,7 +43,7 @@ def said_in_the_module() -> dict[str, frozenset[str]]:
 
 
 def told_on_the_page() -> dict[str, frozenset[str]]:
-    """Name → evidence, from the rows of the page's tables."""
+    """Return name → evidence, from the rows of the page's tables."""
     told = {}
     for row in re.split(r"^   \* - ", PAGE.read_text("utf-8"), flags=re.MULTILINE)[1:]:
         cells = [" ".join(cell.split()) for cell in re.split(r"^     - ", row, flags=re.MULTILINE)]

@@ -1,4 +1,4 @@
-"""Every example of the documentation works: it is run, or says why it is not."""
+"""Every example of the documentation works, or says why it is not run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the how-to pages list, against the OpenAPI file and the code: routes, classes, tests, results and Dags."""
+"""The how-to pages list the routes, classes, tests, results and Dags of the OpenAPI file and the code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.docs.test_site import PUBLIC
 from .blocks import ROOT
 
 PAGE = ROOT / "docs" / "howto" / "routes.rst"
-# How each method is used; what is not found or refused was asked for all the same.
+# How to call each method. A request that the simulator refuses, or does not find, counts too.
 USES: dict[str, Callable[[VolubileClient], object]] = {
     "issue_token": lambda client: client.issue_token(["calls:read"]),
     "VolubileHook.issue_token": lambda client: VolubileHook().issue_token(["calls:read"]),
@@ -68,7 +68,7 @@ each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.route)
 
 
 def operations() -> dict[str, str]:
-    """Route → operationId, from the OpenAPI file."""
+    """Return route → operationId, from the OpenAPI file."""
     paths = yaml.safe_load((ROOT / "tests" / "contract" / "openapi.yaml").read_text("utf-8"))["paths"]
     return {
         f"{method.upper()} {path}": operation["operationId"]

@@ -1,4 +1,4 @@
-"""What runs the examples: a page that is wrong does not pass."""
+"""The runner of the examples fails on wrong pages."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from airflow_provider_volubile.get_provider_info import get_provider_info
 
 from .blocks import ROOT, pages, read_page
 
-# One worker builds it, for all.
+# One worker builds the site for all tests.
 pytestmark = pytest.mark.xdist_group("site")
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -28,9 +28,9 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 @dataclass(frozen=True)
 class Site:
-    """A build.
+    """A build of the site.
 
-    :param complaints: what Sphinx had to say.
+    :param complaints: warnings and errors of Sphinx.
     """
 
     folder: Path
@@ -52,12 +52,12 @@ def test_site_builds_without_a_warning(site: Site) -> None:
 
 
 def test_the_suite_runs_or_marks_every_code_block(site: Site) -> None:
-    """What Sphinx takes for code is what the runner has found. Docstrings hold no examples: nobody would run them."""
+    """Sphinx shows the code blocks that the runner finds. Docstrings hold no examples, since the suite runs none."""
     shown: Counter[str] = Counter()
     for page in (site.folder / "doctrees").rglob("*.doctree"):
         document = pickle.loads(page.read_bytes())
         for node in document.findall(lambda node: isinstance(node, nodes.literal_block | nodes.doctest_block)):
-            if "source" not in node.attributes:  # what a file says is included, and run where the file is
+            if "source" not in node.attributes:  # a block included from a file is run where the file is
                 name = page.relative_to(site.folder / "doctrees").with_suffix(".rst")
                 shown[str(Path("docs") / name)] += 1
     found = Counter({str(page.relative_to(ROOT)): len(read_page(page)) for page in pages() if page.suffix == ".rst"})
@@ -65,7 +65,7 @@ def test_the_suite_runs_or_marks_every_code_block(site: Site) -> None:
 
 
 def public_classes() -> Iterator[tuple[str, str]]:
-    """Kind and full name of every operator, sensor, trigger, hook and notifier that people can put in a Dag."""
+    """Yield kind and full name of every operator, sensor, trigger, hook and notifier for Dags."""
     info = get_provider_info()
     for kind in ("operators", "sensors", "triggers", "hooks", "notifications"):
         listed = info.get(kind, [])

@@ -28,7 +28,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 def check_against_the_ledger(output: Path, simulator: Simulator) -> None:
-    """Every recipient has an outcome, it is what really happened, and nobody was dialled too often."""
+    """Check that every recipient has the outcome of the ledger and was dialled at most three times."""
     dialled = defaultdict(list)
     for entry in simulator.ledger():
         dialled[entry["phone"]].append(entry)
@@ -65,7 +65,7 @@ def test_the_campaign_dag_runs_from_the_command_line(
 
 
 def test_the_campaign_dag_waits_without_a_worker(simulator: Simulator, tmp_path: Path) -> None:
-    simulator.configure(speed=0)  # nobody hangs up until we say so
+    simulator.configure(speed=0)  # no call ends before the test advances the clock
     home, output = tmp_path / "home", tmp_path / "output"
     home.mkdir()
     with live_airflow(home, DAGS, simulator, environment={"VOLUBILE_OUTPUT": f"file://{output}"}) as airflow:

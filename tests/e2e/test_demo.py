@@ -1,4 +1,4 @@
-"""``make airflow``: a whole Airflow for a person to click through, from an environment that is on no PATH."""
+"""``make airflow`` serves a whole Airflow, from a virtual environment that is not on the PATH."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_airflow_is_served_with_the_dags(tmp_path: Path) -> None:
             stdout=file,
             stderr=file,
             start_new_session=True,
-            # As in a terminal: a shell has its background jobs, such as this suite perhaps, ignore an interrupt.
+            # Act as a terminal does: background jobs of a shell, such as this suite, ignore an interrupt.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as process,
     ):
@@ -52,11 +52,11 @@ def test_airflow_is_served_with_the_dags(tmp_path: Path) -> None:
                 process.wait(60)
             finally:
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)  # what a component left behind
+                    os.killpg(process.pid, signal.SIGKILL)  # remaining child processes
 
 
 def listed(url: str) -> set[str]:
-    """Ids of the Dags that the REST API shows; none while it does not answer."""
+    """Return the ids of the Dags that the REST API shows, none while it does not answer."""
     try:
         token = requests.get(f"{url}/auth/token", timeout=5).json()["access_token"]
         answer = requests.get(f"{url}/api/v2/dags", headers={"Authorization": f"Bearer {token}"}, timeout=5).json()

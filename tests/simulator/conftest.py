@@ -1,4 +1,4 @@
-"""The simulator under test, reached as any client would."""
+"""The simulator under test, and a bare client of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .raw_api import RawApi
 
 @pytest.fixture
 def frozen(simulator: Simulator) -> Simulator:
-    """A simulator whose telephones stand still until the clock is advanced."""
+    """A simulator whose simulated time stands still until the test advances it."""
     simulator.configure(speed=0)
     return simulator
 

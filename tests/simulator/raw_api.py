@@ -1,4 +1,4 @@
-"""Volubile's API by hand: bare requests, and bodies to send. Not the provider's client, which has its own tests."""
+"""Bare requests to Volubile's API, and bodies to send, without the provider's client, which has its own tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ JSON = dict[str, Any]
 
 
 class RawApi:
-    """Sends one request at a time, with the primary key unless told otherwise. Follows no redirect."""
+    """Send one request at a time, with the primary key by default. Follow no redirect."""
 
     def __init__(self, simulator: Simulator) -> None:
         self.simulator = simulator
@@ -41,7 +41,7 @@ class RawApi:
             )
 
     def ok(self, method: str, path: str, json: Any = None, **details: Any) -> Any:
-        """Send, insist on success, and return the decoded body."""
+        """Send a request, assert that it succeeds, and return the decoded body."""
         answer = self(method, path, json, **details)
         assert answer.ok, answer.text
         return answer.json()

@@ -1,4 +1,4 @@
-"""Agents: read, changed, and who of them may dial."""
+"""Agents: reading and changing them, and which of them may dial."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys and tokens: who is let in, and to what."""
+"""Keys and tokens: which credentials are accepted, and for which routes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls: how they end, what they leave behind, and how the call list finds them."""
+"""Calls: their statuses, transcripts and recordings, and the call list."""
 
 from __future__ import annotations
 
@@ -326,7 +326,7 @@ def test_created_may_be_late_or_missing(frozen: Simulator, api: RawApi) -> None:
 
 
 def test_a_ringing_call_shows_its_start(simulator: Simulator, api: RawApi) -> None:
-    # created comes much later: what is shown must change at the first ring nonetheless
+    # created comes much later: the answer must still change at the first ring
     simulator.configure(speed=3, created_lag=3600)
     simulator.outcomes({"*": ["IN_PROGRESS"]})
     path = f"/v1/calls/{api.ok('POST', '/v1/calls', call_body())['id']}"

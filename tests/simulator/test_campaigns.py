@@ -1,4 +1,4 @@
-"""Campaigns dial within their windows, their batch size and their retry policy, and obey their status."""
+"""Campaigns obey their windows, batch size, retry policy and status."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_campaign_dials_in_its_windows_and_at_most_a_batch_per_day(simulator: 
 @pytest.mark.parametrize(
     ("start", "days"),
     [
-        # The Friday before, the Saturday, the very Sunday, and the Monday after the change of clocks.
+        # The Friday and Saturday before the change of clocks, the Sunday of the change, and the Monday after it.
         ("2026-03-27T00:00:00+01:00", ["2026-03-27", "2026-03-28", "2026-03-29", "2026-03-30"]),
         ("2026-10-23T00:00:00+02:00", ["2026-10-23", "2026-10-24", "2026-10-25", "2026-10-26"]),
     ],

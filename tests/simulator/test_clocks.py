@@ -1,4 +1,4 @@
-"""Two clocks: telephones run on simulated time, everything a client sees is wall time."""
+"""Two clocks: telephones run on simulated time, and clients see wall time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger and the levers, and the handle that Python users hold."""
+"""The control interface: the ledger, the controls, and the handle for Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be set is what the documentation lists."""
+"""docs/simulator.rst lists every setting, fault, route and agent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEXT = (Path(__file__).parents[2] / "docs" / "simulator.rst").read_text("utf-8")
 
 
 def table(heading: str) -> list[list[str]]:
-    """Return the rows of the first table after a heading, without the one of titles."""
+    """Return the rows of the first table after a heading, without its header row."""
     section = TEXT.split(f"\n{heading}\n")[1].split(".. list-table::")[1].split("\n\n\n")[0]
     rows = section.split("\n    * - ")[2:]
     return [[" ".join(cell.split()) for cell in row.split("\n      - ")] for row in rows]

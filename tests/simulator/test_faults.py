@@ -1,4 +1,4 @@
-"""Faults happen for real, on the connection, and the ledger knows what took effect."""
+"""Faults happen on the real connection, and the ledger shows which requests took effect."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DIALLING = [
 
 
 def raw_request(simulator: Simulator, path: str, body: object = None) -> socket.socket:
-    """Send a request over a bare socket, and return that without waiting for an answer."""
+    """Send a request over a bare socket, and return the socket without waiting for an answer."""
     method, content = ("GET", b"") if body is None else ("POST", json.dumps(body).encode())
     address = urlsplit(simulator.url)
     connection = socket.create_connection((address.hostname or "", address.port or 0), timeout=30)
@@ -36,7 +36,7 @@ def raw_request(simulator: Simulator, path: str, body: object = None) -> socket.
 
 
 def raw_exchange(simulator: Simulator, path: str) -> bytes | None:
-    """Send a request over a bare socket; return all that comes back, or None if the connection is reset."""
+    """Send a request over a bare socket; return the answer, or None if the connection is reset."""
     with raw_request(simulator, path) as connection:
         received = b""
         try:

@@ -1,4 +1,4 @@
-"""The rate window: one budget for the account, told in every answer."""
+"""The rate window: the account has one budget, and every answer states the rest of it."""
 
 from __future__ import annotations
 

@@ -46,15 +46,15 @@ def test_the_next_opening_follows_days_and_slots(at: str, opens: str) -> None:
 @pytest.mark.parametrize(
     ("slot", "at", "opens"),
     [
-        # 29 March 2026: 2:00 becomes 3:00. A slot inside the hour that is skipped waits for the next day,
+        # 29 March 2026: 2:00 becomes 3:00. A slot inside the skipped hour waits for the next day,
         (("02:15", "02:45"), "2026-03-29T00:00:00+01:00", "2026-03-30T02:15:00+02:00"),
-        # one that begins in it opens when the hour is over,
+        # a slot that begins in it opens after it,
         (("02:30", "04:00"), "2026-03-29T00:00:00+01:00", "2026-03-29T03:00:00+02:00"),
-        # 25 October 2026: 3:00 becomes 2:00 again. A slot inside the hour that is repeated opens twice,
+        # 25 October 2026: 3:00 becomes 2:00 again. A slot inside the repeated hour opens twice,
         (("02:15", "02:45"), "2026-10-25T00:00:00+02:00", "2026-10-25T02:15:00+02:00"),
         (("02:15", "02:45"), "2026-10-25T02:50:00+02:00", "2026-10-25T02:15:00+01:00"),
         (("02:07", "02:45"), "2026-10-25T02:50:00+02:00", "2026-10-25T02:07:00+01:00"),
-        # and one that ended in it is open again when the clocks go back.
+        # and a slot that ended in it opens again when the clocks go back.
         (("01:30", "02:10"), "2026-10-25T02:30:00+02:00", "2026-10-25T02:00:00+01:00"),
     ],
 )

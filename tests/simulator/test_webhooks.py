@@ -19,7 +19,7 @@ SECRET = "a secret of the tests"
 
 
 class Receiver:
-    """Keeps what is posted to it."""
+    """Keep every request that is posted to it."""
 
     def __init__(self) -> None:
         received = self.received = list[tuple[dict[str, str], bytes]]()
@@ -53,7 +53,7 @@ def receiver() -> Iterator[Receiver]:
 def test_each_final_call_sends_one_signed_webhook(simulator: Simulator, api: RawApi, receiver: Receiver) -> None:
     simulator.configure(webhook_url=receiver.url, webhook_secret=SECRET)
     api.ok("POST", "/v1/bulk/calls", bulk_body(40))
-    # No request is made meanwhile: they leave by themselves.
+    # The test sends no request meanwhile: webhooks leave without one.
     simulator.wait_until(lambda: len(receiver.received) == 40)
     ledger = {entry["call_id"]: entry for entry in simulator.ledger()}
     for headers, body in receiver.received:

@@ -1,6 +1,6 @@
-"""What the storm is let loose on: the three kinds of submissions, waited for in both ways.
+"""The Dag under the storm: the three kinds of submissions, each waiting in a worker and deferred.
 
-Who is called stands in a file for each run and task, written before the run begins.
+The storm writes a file of recipients for each run and task before the run begins.
 """
 
 import os
@@ -22,7 +22,7 @@ with DAG("chaos", schedule=None, max_active_runs=1000, max_active_tasks=1000):
                 "recipients": os.environ["CHAOS_PEOPLE"] + "/{{ run_id }}/{{ task.task_id }}.jsonl",
                 "deferrable": deferrable,
                 "on_unknown": on_unknown,
-                # Half of them with tokens and transcripts, so that these routes are used too.
+                # Half of them use tokens and transcripts, so that the storm hits these routes too.
                 "volubile_conn_id": "volubile_bearer" if on_unknown == "ask" else "volubile_default",
                 "wait_for": "transcript" if on_unknown == "ask" else "ended",
                 "confirmation_timeout": float(os.environ["CHAOS_CONFIRMATION"]),

@@ -1,8 +1,9 @@
-"""Loaded by every process of the Airflow under test (through ``PYTHONPATH``): the package itself knows nothing of it.
+"""Every process of the Airflow under test loads this module through ``PYTHONPATH``. The package does not know of it.
 
-It lets a task's process die at the boundaries of a submission when a file in ``$CHAOS_ORDERS/<boundary>`` orders it;
-the file's name ends with what to do. Taking an order is a rename, so that each is carried out once. And it writes down
-in ``$CHAOS_TRAIL`` what became of each request that dials, for the judge (``tests/chaos/trail.py``).
+It kills or freezes a task's process at a boundary of its submission when a file in ``$CHAOS_ORDERS/<boundary>`` orders
+this; the file's name ends with the action. A process takes an order by renaming the file, so each order is carried out
+once. The module also writes the end of each request that dials to ``$CHAOS_TRAIL``, for the judge
+(``tests/chaos/trail.py``).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ ORDERS = os.environ.get("CHAOS_ORDERS", "")
 
 
 def pass_by(boundary: str) -> None:
-    """A task's process comes to a boundary of its submission."""
+    """Carry out an order at a boundary of a submission, if there is one."""
     waiting = os.path.join(ORDERS, boundary)
     try:
         orders = sorted(os.listdir(waiting))
@@ -48,15 +49,15 @@ def carry_out(what: str) -> None:
             send_signal(signal.SIGKILL, supervisor)
         case "both":
             send_signal(signal.SIGKILL, supervisor, task)
-        case "freeze":  # as if the machine were suspended; the storm lets it go on later
+        case "freeze":  # like a suspended machine; the storm lets the process go on later
             send_signal(signal.SIGSTOP, supervisor, task)
-        case "terminate":  # as a worker that is shut down
+        case "terminate":  # like a worker that is shut down
             send_signal(signal.SIGTERM, task)
             time.sleep(0.1)
 
 
 def living_supervisor() -> int | None:
-    """The parent, unless it died before and somebody else's process has inherited this one."""
+    """Return the parent's process id, or None if the parent died and another process adopted this one."""
     parent = os.getppid()
     try:
         return parent if os.readlink(f"/proc/{parent}/cwd") == os.getcwd() else None
@@ -71,7 +72,7 @@ def send_signal(number: int, *processes: int | None) -> None:
 
 
 def witness(part: int, how: str, at: float | None = None) -> None:
-    """Write down what a task's process does with a request; it does so now, unless told otherwise."""
+    """Write a line of the trail, with the present time by default."""
     from airflow.sdk import get_current_context
 
     ti = get_current_context()["ti"]
@@ -83,7 +84,7 @@ def witness(part: int, how: str, at: float | None = None) -> None:
 
 
 def is_refused(error: BaseException) -> bool:
-    """Whether Airflow answered that it wrote nothing down. After anything else it may have."""
+    """Whether Airflow answered that it recorded nothing. After any other error it may have recorded."""
     detail = getattr(getattr(error, "error", None), "detail", None) or {}
     return 400 <= (detail.get("status_code") or 0) < 500
 
@@ -101,7 +102,7 @@ def around(before: str | None, function: Callable[..., Any], after: str | None) 
 
 
 def written(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The journal writes down what became of requests, the first argument or all of them."""
+    """Wrap a method with which the journal records the end of requests: of its first argument, or of all."""
 
     def wrapper(self: Any, *parts: Any, **details: Any) -> None:
         function(self, *parts, **details)
@@ -113,19 +114,19 @@ def written(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def set_boundaries(submission: Any) -> None:
-    """Called when the operators' module was loaded."""
+    """Wrap the submission's functions. Called when the operators' module was loaded."""
     from airflow_provider_volubile.api import transport, wire
     from airflow_provider_volubile.calling import sending_parts as dialling
     from airflow_provider_volubile.calling.journal import SubmissionJournal as Journal
 
-    # Small requests, so that a submission has several.
+    # Make requests small, so that a submission has several.
     wire.MAX_RECIPIENTS = int(os.environ["CHAOS_PART_SIZE"])
     dialling.SEND_WITHIN = float(os.environ["CHAOS_SEND_WITHIN"])
 
     begin = Journal.begin
 
     def witnessed(self: Any, part: int, **details: Any) -> None:
-        # Whoever is frozen at the boundary has set about it before: its time to send runs meanwhile.
+        # A process frozen at the boundary has begun before it: its time to send runs meanwhile.
         began = time.time()
         pass_by("before-begin")
         witness(part, "begin", began)
@@ -173,7 +174,7 @@ def set_boundaries(submission: Any) -> None:
 
 
 def set_forgetfulness(operator: Any, dialling: Any) -> None:
-    """Let the protection be switched off: every try begins with an empty store and looks for nothing."""
+    """Let the storm switch the journal off: every try begins with an empty store and looks for no calls."""
     check = operator._check_parameters
 
     def is_forgetful() -> bool:
@@ -196,7 +197,7 @@ def set_forgetfulness(operator: Any, dialling: Any) -> None:
 
 
 def preload(_: Any) -> None:
-    """What tasks import anyway is imported once, by whoever forks them: tests are many and processors few."""
+    """Import the modules of tasks once, in the process that forks them, to save processor time."""
     for module in (
         "phonenumbers",
         "requests",
@@ -214,7 +215,7 @@ def preload(_: Any) -> None:
 
 
 class WhenLoaded(importlib.abc.MetaPathFinder):
-    """Calls a function once a module was loaded."""
+    """Call a function once a module was loaded."""
 
     def __init__(self, name: str, function: Callable[[ModuleType], None]) -> None:
         self.name, self.function = name, function
