@@ -94,6 +94,14 @@ def get_provider_info() -> dict[str, object]:
                         ),
                         "schema": {"type": ["number", "null"], "default": 30, "exclusiveMinimum": 0, "maximum": 600},
                     },
+                    "private_storage": {
+                        "label": "Private storage",
+                        "description": (
+                            "Recordings may be on private addresses, such as a store in your own network. Otherwise "
+                            "links to such addresses are refused."
+                        ),
+                        "schema": {"type": ["boolean", "null"], "default": False},
+                    },
                 },
             }
         ],

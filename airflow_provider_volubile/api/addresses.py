@@ -27,6 +27,17 @@ def is_loopback(host: str | None) -> bool:
         return False
 
 
+def is_private(address: str) -> bool:
+    """Whether an IP address is reachable from here only: loopback, private, link-local, shared, multicast, reserved.
+
+    :raises ValueError: it is no IP address.
+    """
+    found = ipaddress.ip_address(address)
+    if isinstance(found, ipaddress.IPv6Address):
+        found = found.ipv4_mapped or found.sixtofour or found
+    return not found.is_global or found.is_multicast
+
+
 def origin(url: str | SplitResult) -> tuple[str, str, int]:
     """Scheme, host and port: what credentials belong to.
 

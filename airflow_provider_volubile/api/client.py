@@ -57,6 +57,7 @@ class VolubileClient:
     :param credentials: an :class:`ApiKeyPair`, or :class:`BearerTokens` made of one.
     :param window: the account's rate window, shared by all its clients in a process.
     :param timeout: seconds without progress, or one number each for connecting and reading.
+    :param private_storage: recordings may be on private addresses, such as a store in the same cluster.
     :param background: this client polls: it leaves the window's reserve to others.
     :param retry: how long a request is kept trying.
     :param on_secret: called with each token that :meth:`issue_token` hands out, so that logs can mask it.
@@ -70,6 +71,7 @@ class VolubileClient:
         *,
         window: Window,
         timeout: float | tuple[float, float] = 30.0,
+        private_storage: bool = False,
         background: bool = False,
         retry: RetryBudget | None = None,
         on_secret: Callable[[str], None] | None = None,
@@ -77,6 +79,7 @@ class VolubileClient:
     ) -> None:
         self.base_url = check_base_url(base_url)
         self._on_secret = on_secret
+        self._private_storage = private_storage
         self._sender = Sender(
             Transport(timeout),
             self.base_url,
@@ -272,7 +275,7 @@ class VolubileClient:
         """Open the audio of a call; use it in a ``with`` statement and read ``iter_chunks()``.
 
         Only the route is documented. Audio, a redirect and a JSON link are understood. Credentials go to the API
-        only; the link must be https.
+        only; the link must be https, and lead to a public address unless the client has ``private_storage``.
 
         :param offset: bytes to skip. Look at the recording's own ``offset``: not every server can skip.
         :raises VolubileNotFound: no such call, or it was not recorded.
@@ -280,7 +283,7 @@ class VolubileClient:
         """
         if offset < 0:
             raise VolubileInputError(f"offset {offset} is negative: it counts the bytes to skip.")
-        return open_recording(self._sender, wire.check_id(call_id, "call_id"), offset)
+        return open_recording(self._sender, wire.check_id(call_id, "call_id"), offset, self._private_storage)
 
     # --- campaigns ------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 
 from airflow_provider_volubile.api import wire
-from airflow_provider_volubile.api.addresses import is_loopback, origin
+from airflow_provider_volubile.api.addresses import is_loopback, is_private, origin
 from airflow_provider_volubile.api.answers import unreadable
 from airflow_provider_volubile.api.routes import GET_RECORDING
 from airflow_provider_volubile.api.sending import Sender
@@ -69,9 +69,10 @@ class Recording:
 
 
 @contextmanager
-def open_recording(sender: Sender, call_id: str, offset: int = 0) -> Iterator[Recording]:
+def open_recording(sender: Sender, call_id: str, offset: int, private_storage: bool) -> Iterator[Recording]:
     """Find and open a recording; see :meth:`VolubileClient.open_recording`."""
-    answer, stream = _find(sender, sender.base_url + wire.path(GET_RECORDING.path, call_id, what="call id"), offset)
+    url = sender.base_url + wire.path(GET_RECORDING.path, call_id, what="call id")
+    answer, stream = _find(sender, url, offset, private_storage)
     with closing(stream):
         chunks = read_chunks(stream, sender.transport.timeout)
         first = _first(chunks)
@@ -81,20 +82,24 @@ def open_recording(sender: Sender, call_id: str, offset: int = 0) -> Iterator[Re
         yield recording
 
 
-def _find(sender: Sender, url: str, offset: int) -> tuple[Answer, requests.Response]:
+def _find(sender: Sender, url: str, offset: int, private_storage: bool) -> tuple[Answer, requests.Response]:
     """Follow redirects and links to an answer that holds audio, and its open response."""
     headers = {"Accept": "audio/*, application/json;q=0.5, */*;q=0.1", "Accept-Encoding": "identity"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
     anonymous = False
+    private_storage = private_storage or is_loopback(urlsplit(sender.base_url).hostname)
     for _ in range(MAX_HOPS + 1):
         # Once elsewhere, always a stranger: storage that leads back to the API must not choose what our key asks for.
         anonymous = anonymous or origin(url) != origin(sender.base_url)
-        answer = sender.send(Message(GET_RECORDING, url, headers=headers, anonymous=anonymous, stream=True))
+        public_only = not private_storage and origin(url) != origin(sender.base_url)
+        answer = sender.send(
+            Message(GET_RECORDING, url, headers=headers, anonymous=anonymous, public_only=public_only, stream=True)
+        )
         link = _link(answer, sender.transport.timeout)
         if link is None and answer.stream is not None:
             return answer, answer.stream
-        url = _checked_hop(url, link or "", sender.base_url, answer.status)
+        url = _checked_hop(url, link or "", sender.base_url, answer.status, private_storage)
     raise VolubileProtocolError(
         f"{GET_RECORDING.operation}: the recording is behind more than {MAX_HOPS} redirects.",
         operation=GET_RECORDING.operation,
@@ -129,8 +134,11 @@ def _link(answer: Answer, timeout: tuple[float, float]) -> str | None:
     return link
 
 
-def _checked_hop(url: str, link: str, base_url: str, status: int) -> str:
-    """Return the next address if it may be asked: https, or this machine when the API is on it too."""
+def _checked_hop(url: str, link: str, base_url: str, status: int, private_storage: bool = False) -> str:
+    """Return the next address if it may be asked: https, or this machine when the API is on it too.
+
+    A private address is refused here where the link names it; where it names a host, the connection is checked.
+    """
     try:
         target = urljoin(url, link)
         parts = urlsplit(target)
@@ -142,6 +150,16 @@ def _checked_hop(url: str, link: str, base_url: str, status: int) -> str:
         raise VolubileProtocolError(
             f"{GET_RECORDING.operation}: the recording's link leads to {host or 'no host'} in a way that is not "
             f"followed ({scheme or 'no scheme'}): only https is.",
+            operation=GET_RECORDING.operation,
+            status=status,
+        )
+    with suppress(ValueError):
+        if is_private(host) and not private_storage and origin(target) != origin(base_url):
+            host = ""
+    if not host:
+        raise VolubileProtocolError(
+            f"{GET_RECORDING.operation}: the recording's link leads to a private address, which is not followed. If "
+            "your storage is there, set private_storage in the connection's extra.",
             operation=GET_RECORDING.operation,
             status=status,
         )

@@ -179,6 +179,12 @@ def _no_answer(message: Message, fault: ConnectionFault) -> Exception:
             f"{route.operation}: {fault.reason}, before {host} answered. {_CHECK_BEFORE_SENDING_AGAIN}",
             operation=route.operation,
         )
+    if message.public_only and not fault.may_pass:
+        return VolubileProtocolError(
+            f"{route.operation}: the link to {host} is not followed: {fault.reason}. If your storage is there, set "
+            "private_storage in the connection's extra.",
+            operation=route.operation,
+        )
     error = VolubileUnavailable(
         f"{route.operation}: {host} could not be reached ({fault.reason}). Check the connection's host, the network, "
         "the proxy and the certificates of this machine, then try again.",

@@ -24,7 +24,7 @@ import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 
 from airflow_provider_volubile import __version__
-from airflow_provider_volubile.api.addresses import find_proxy
+from airflow_provider_volubile.api.addresses import find_proxy, is_private
 from airflow_provider_volubile.api.routes import Route
 from airflow_provider_volubile.api.url_redaction import hide_urls_in_logs, redacted_urls
 from airflow_provider_volubile.exceptions import VolubileInputError
@@ -51,6 +51,8 @@ class Message:
 
     :param url: whole, without the query.
     :param anonymous: without credentials and outside the account's window: for other hosts than the API.
+    :param public_only: not to an address that is reachable from here only, such as a cluster's. The link that leads to
+        it comes from outside.
     :param stream: leave the body of a success unread, for :func:`read_chunks`.
     :param limit: bytes of body to read; a larger one is a flaw of the answer.
     :param not_after: of :func:`time.monotonic`: it is not sent later.
@@ -62,6 +64,7 @@ class Message:
     body: bytes | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     anonymous: bool = False
+    public_only: bool = False
     stream: bool = False
     limit: int = JSON_LIMIT
     not_after: float = float("inf")
@@ -154,7 +157,7 @@ class Transport:
 def _send(
     session: requests.Session, message: Message, auth: Auth | None, timeout: tuple[float, float]
 ) -> requests.Response:
-    _this_thread.sent = None
+    _this_thread.sent, _this_thread.public_only = None, message.public_only
     content_type = {} if message.body is None else {"Content-Type": "application/json"}
     try:
         with redacted_urls():
@@ -176,6 +179,8 @@ def _send(
             sent = isinstance(error, requests.ConnectionError | requests.Timeout)
             sent = sent and not isinstance(error, requests.ConnectTimeout)
         may_pass = sent or isinstance(error, requests.ConnectionError | requests.Timeout)
+        if private := next((cause for cause in _causes(error) if isinstance(cause, PrivateAddress)), None):
+            reason, may_pass = str(private), False
     if message.url.startswith("https:"):
         try:
             find_proxy(message.url)
@@ -222,8 +227,13 @@ def _read(response: requests.Response, limit: int, timeout: tuple[float, float])
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+class PrivateAddress(OSError):
+    """A link leads to an address that is reachable from here only. The text is fit for people."""
+
+
 class _ThisThread(threading.local):
     sent: bool | None = None  # None: no connection was asked for
+    public_only = False
 
 
 _this_thread = _ThisThread()
@@ -247,12 +257,22 @@ class _Connection(urllib3.connection.HTTPConnection):
     def connect(self) -> None:
         _this_thread.sent = False
         super().connect()
+        self._check_address()
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.is_closed:
             self.connect()
+        self._check_address()
         _this_thread.sent = True
         super().request(*args, **kwargs)
+
+    def _check_address(self) -> None:
+        """Judge the address that the name resolved to, on the connection itself: asked again, it may resolve to
+        another one. Behind a proxy only the proxy knows it.
+        """
+        if _this_thread.public_only and not self.proxy and is_private(address := self.sock.getpeername()[0]):
+            self.close()
+            raise PrivateAddress(f"its address {address} is private")
 
 
 @cache

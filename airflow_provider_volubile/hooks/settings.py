@@ -21,7 +21,7 @@ LONGEST_TIMEOUT = 600.0
 AUTH_MODES = ("api_key", "bearer")
 _NOT_SHOWN = " (what it holds is not shown: it might be a misplaced key)"
 #: What the connection's extra may hold.
-EXTRA_FIELDS = frozenset({"secondary_api_key", "auth", "timeout"})
+EXTRA_FIELDS = frozenset({"secondary_api_key", "auth", "timeout", "private_storage"})
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Settings:
     :param secondary: the other key of the account's pair, if it was given.
     :param auth: ``api_key`` or ``bearer``.
     :param timeout: seconds to connect, and to wait for each next part of an answer.
+    :param private_storage: recordings may be on private addresses.
     :param unknown: names in the connection's extra that mean nothing here, such as a mistyped one.
     """
 
@@ -41,6 +42,7 @@ class Settings:
     secondary: str | None = field(default=None, repr=False)
     auth: str = AUTH_MODES[0]
     timeout: float = DEFAULT_TIMEOUT
+    private_storage: bool = False
     unknown: tuple[str, ...] = ()
 
     def credentials(self, name: str) -> Credentials:
@@ -83,6 +85,7 @@ def read_settings(connection: Connection) -> Settings:
         secondary=secondary,
         auth=auth,
         timeout=_timeout(extra.get("timeout")),
+        private_storage=_flag(extra.get("private_storage"), "private_storage"),
         unknown=tuple(sorted(extra.keys() - EXTRA_FIELDS)),
     )
 
@@ -142,3 +145,10 @@ def _timeout(value: Any) -> float:
             f"timeout is no number of seconds greater than 0 and up to {LONGEST_TIMEOUT:g}{_NOT_SHOWN}."
         )
     return seconds
+
+
+def _flag(value: Any, name: str) -> bool:
+    text = str(value or "false").lower()
+    if text not in ("true", "false"):
+        raise VolubileInputError(f"{name} is neither true nor false{_NOT_SHOWN}.")
+    return text == "true"

@@ -87,6 +87,7 @@ class VolubileHook(BaseHook):
             settings.credentials(self.volubile_conn_id),
             window=shared_window(self.account),
             timeout=settings.timeout,
+            private_storage=settings.private_storage,
             background=background,
             on_secret=mask_secret,
         )

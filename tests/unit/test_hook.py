@@ -170,6 +170,7 @@ def test_a_key_that_a_uri_would_change_is_refused(value: str) -> None:
         ({"password": PRIMARY, "extra": {"timeout": SECONDARY}}, "timeout is no number"),
         ({"password": PRIMARY, "extra": {"timeout": 601}}, "timeout is no number of seconds .* up to 600"),
         ({"password": PRIMARY, "extra": {"timeout": "nan"}}, "timeout is no number"),
+        ({"password": PRIMARY, "extra": {"private_storage": SECONDARY}}, "private_storage is neither true nor false"),
         ({"password": PRIMARY, "extra": "not json"}, "its extra is no JSON object"),
         ({"password": PRIMARY, "extra": SECONDARY}, "its extra is no JSON object"),
         ({"password": PRIMARY, "extra": f'["{SECONDARY}"]'}, "its extra is no JSON object"),
@@ -243,6 +244,13 @@ def keys(simulator: Simulator) -> dict[str, Any]:
 
 def with_extra(fields: dict[str, Any], **extra: Any) -> dict[str, Any]:
     return fields | {"extra": fields.get("extra", {}) | extra}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(None, False), (False, False), (True, True), ("true", True), ("False", False), ("", False)]
+)
+def test_private_storage_is_a_switch(value: Any, expected: bool, define: Define) -> None:
+    assert define(password=PRIMARY, extra={"private_storage": value}).settings.private_storage is expected
 
 
 def test_each_key_is_tried_by_itself(define: Define, simulator: Simulator, keys: dict[str, Any]) -> None:

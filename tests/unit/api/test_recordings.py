@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import ssl
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+import responses
 
 from airflow_provider_volubile.api import recordings, transport
-from airflow_provider_volubile.api.auth import BearerTokens
+from airflow_provider_volubile.api.auth import ApiKeyPair, BearerTokens
+from airflow_provider_volubile.api.client import VolubileClient
+from airflow_provider_volubile.api.rate_window import RateWindow
+from airflow_provider_volubile.api.routes import GET_RECORDING
+from airflow_provider_volubile.api.sending import RetryBudget
 from airflow_provider_volubile.exceptions import (
     VolubileError,
     VolubileInputError,
@@ -19,6 +30,7 @@ from airflow_provider_volubile.exceptions import (
     VolubileRequestRefused,
     VolubileUnavailable,
 )
+from tests.certificates import make_certificate
 
 ID = "9e7d5a10-64c3-4f0b-b2d8-71f0c4e8a633"
 AUDIO = bytes(range(256)) * 1000
@@ -215,6 +227,107 @@ def test_an_api_elsewhere_cannot_send_us_to_this_machine() -> None:
         recordings._checked_hop("https://api.example/x", "http://127.0.0.1:9/y", "https://api.example", 302)
     hop = recordings._checked_hop("https://api.example/x", "https://storage.example/y#part", "https://api.example", 302)
     assert hop == "https://storage.example/y"
+
+
+API = "https://api.eu.volubile.ai"
+PRIVATE = ["127.0.0.1", "10.1.2.3", "172.16.0.9", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"]
+PRIVATE += ["[::1]", "[fe80::1]", "[fd00::1]", "[::ffff:10.1.2.3]", "[2002:7f00:1::]"]
+
+
+def mocked_client(**options: Any) -> VolubileClient:
+    once = RetryBudget(attempts=3)
+    return VolubileClient(
+        API, ApiKeyPair("a-key-of-a-test"), window=RateWindow(), sleep=lambda _: None, retry=once, **options
+    )
+
+
+@pytest.mark.parametrize("host", PRIVATE)
+@responses.activate
+def test_a_link_to_a_private_address_is_refused(host: str) -> None:
+    responses.get(f"{API}/v1/calls/{ID}/recording", status=302, headers={"Location": f"https://{host}/b.mp3"})
+    responses.get(f"https://{host}/b.mp3", body=b"audio", content_type="audio/mpeg")
+    with pytest.raises(VolubileProtocolError, match=r"private address.*private_storage"):
+        read(mocked_client())
+    assert read(mocked_client(private_storage=True))[1] == b"audio"
+
+
+@pytest.fixture
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
+    """An https server under a name that resolves to this machine; what it was asked."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Type", "audio/mpeg")
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(b"audio")
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    certificate = make_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    yield f"https://localhost:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("hops", [1, 2])
+@responses.activate
+def test_a_name_that_resolves_to_a_private_address_is_refused(hops: int, storage: tuple[str, list[str]]) -> None:
+    url, asked = storage
+    first = f"{url}/b.mp3" if hops == 1 else "https://storage.example/a"
+    responses.get(f"{API}/v1/calls/{ID}/recording", status=302, headers={"Location": first})
+    responses.get("https://storage.example/a", status=302, headers={"Location": f"{url}/b.mp3"})
+    responses.add_passthru(url)
+    with pytest.raises(VolubileProtocolError, match=r"its address 127\.0\.0\.1 is private.*private_storage"):
+        read(mocked_client())
+    assert asked == [], "not even a request"
+    assert read(mocked_client(private_storage=True))[1] == b"audio"
+
+
+def test_a_connection_that_was_made_for_the_api_is_judged_anew_for_a_link(storage: tuple[str, list[str]]) -> None:
+    """The pool keeps connections by host: one made without the rule must not serve a link that is under it."""
+    url, asked = storage
+    connection = transport.Transport(5)
+    message = transport.Message(GET_RECORDING, f"{url}/b.mp3")
+    assert connection.exchange(message, None).status == 200
+    with pytest.raises(transport.ConnectionFault, match="is private"):
+        connection.exchange(dataclasses.replace(message, public_only=True), None)
+    assert len(asked) == 1
+
+
+@responses.activate
+def test_storage_that_leads_back_to_the_api_gets_no_key_there() -> None:
+    """It would choose what our key asks for."""
+    back = f"{API}/v1/campaigns/{ID}"
+    responses.get(f"{API}/v1/calls/{ID}/recording", status=302, headers={"Location": "https://storage.example/a"})
+    responses.get("https://storage.example/a", status=302, headers={"Location": back})
+    responses.get(back, body=b"audio", content_type="audio/mpeg")
+    assert read(mocked_client())[1] == b"audio"
+    assert [call.request.headers.get("X-Api-Key") for call in responses.calls] == ["a-key-of-a-test", None, None]
+
+
+@responses.activate
+def test_the_limits_of_storage_are_not_the_account_s(window: Any, pair: ApiKeyPair) -> None:
+    limits = {"X-RateLimit-Limit": "5", "X-RateLimit-Remaining": "0", "Retry-After": "1"}
+    responses.get(f"{API}/v1/calls/{ID}/recording", status=302, headers={"Location": "https://storage.example/a"})
+    responses.get("https://storage.example/a", status=429, headers=limits)
+    client = VolubileClient(API, pair, window=window, sleep=lambda _: None, retry=RetryBudget(attempts=3))
+    with pytest.raises(VolubileUnavailable, match=r"storage\.example is not available, it answered 429"):
+        read(client)
+    assert client.rate_limit is None
+    assert window.observed == [302]
+    assert window.in_flight == 0
 
 
 @pytest.mark.parametrize("status", [302, 308])
