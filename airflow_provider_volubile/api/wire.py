@@ -386,14 +386,15 @@ def accepted_calls(data: Any) -> Iterator[tuple[str | None, str | None]]:
         data = [data]
     for entry in data:
         if isinstance(entry, Mapping):
-            identifier = next((entry[key] for key in ("id", "callId") if _is_id(entry.get(key))), None)
+            identifier = next((entry[key] for key in ("id", "callId") if is_id(entry.get(key))), None)
             phone = entry.get("phone")
             yield identifier, phone if isinstance(phone, str) and phone else None
-        elif _is_id(entry):
+        elif is_id(entry):
             yield entry, None
 
 
-def _is_id(value: Any) -> bool:
+def is_id(value: Any) -> bool:
+    """Whether an id that a server gave is safe in a path and in a query."""
     return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -21,6 +23,8 @@ from airflow_provider_volubile.tasks import keep_plus
 
 log = logging.getLogger(__name__)
 
+# Notifiers of a dead account wait for minutes. They have threads of their own, and hold up no poll.
+_threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="volubile-notify")
 # Airflow may report one event twice, the second time when it has missed a heartbeat of the first reporter.
 LOOK_BACK = timedelta(days=1)
 
@@ -108,9 +112,7 @@ class VolubileCallNotifier(BaseNotifier):
 
     async def async_notify(self, context: Context) -> None:
         """The same for deadline alerts, outside the triggerer's event loop."""
-        from airflow_provider_volubile.waiting.shared_poll import in_thread
-
-        await in_thread(partial(self.notify, context))
+        await asyncio.get_running_loop().run_in_executor(_threads, partial(self.notify, context))
 
     def _render(self, template: Any, context: Context, dag: Any = None) -> Any:
         return keep_plus(super()._render(template, context, dag), template, context)

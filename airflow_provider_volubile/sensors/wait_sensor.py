@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
+import json
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.sdk import BaseSensorOperator, Context, PokeReturnValue, conf
@@ -19,6 +18,38 @@ from airflow_provider_volubile.tasks import UI_COLOR, UI_FGCOLOR, WAIT_FOR, chec
 if TYPE_CHECKING:
     from airflow_provider_volubile.waiting.ending import WaitEvent
     from airflow_provider_volubile.waiting.polling import Wait
+
+STATE_KEY = "volubile_wait"
+PIECE = 50_000
+
+
+class StateOfTry:
+    """What one try of a task keeps between its pokes, in the task state store.
+
+    The store warns above 64 KB a value, so a long text is kept in pieces.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._store: Any = context["task_state_store"]
+        self._try = context["ti"].try_number
+
+    def save(self, value: Any) -> None:
+        text = json.dumps(value)
+        pieces = [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
+        for number, piece in enumerate(pieces):
+            self._store.set(f"{STATE_KEY}_{number}", piece)
+        self._store.set(STATE_KEY, {"try": self._try, "pieces": len(pieces)})
+
+    def load(self) -> Any:
+        """What this try saved last; None at its first poke, or if a piece is gone."""
+        head = self._store.get(STATE_KEY, {})
+        if head.get("try") != self._try:
+            return None
+        pieces = [self._store.get(f"{STATE_KEY}_{number}") for number in range(head["pieces"])]
+        try:
+            return json.loads("".join(pieces))
+        except (TypeError, ValueError):
+            return None
 
 
 class WaitSensor(BaseSensorOperator):
@@ -90,17 +121,18 @@ class WaitSensor(BaseSensorOperator):
         from airflow_provider_volubile.waiting.polling import poll_once
 
         waiting = self._wait
-        while True:
-            poll_once(self.hook.client(background=True), waiting.watches, now=datetime.now(UTC))
-            waiting.update(datetime.now(UTC))
-            self.log.info("%s", waiting.progress)
-            if waiting.error or waiting.is_over:
-                return PokeReturnValue(is_done=True, xcom_value=self._finish(waiting.event()))
-            # A cancellation is only certain after more rounds, which the next poke might begin anew.
-            pause = min((watch.recheck_after for watch in waiting.watches), default=inf)
-            if pause == inf:
-                return PokeReturnValue(is_done=False)
-            time.sleep(pause)
+        # Between the pokes of a rescheduled sensor its process ends.
+        kept = StateOfTry(context) if self.reschedule else None
+        if kept:
+            waiting.restore(kept.load())
+        poll_once(self.hook.client(background=True), waiting.watches, now=datetime.now(UTC))
+        waiting.update(datetime.now(UTC))
+        self.log.info("%s", waiting.progress)
+        if waiting.error or waiting.is_over:
+            return PokeReturnValue(is_done=True, xcom_value=self._finish(waiting.event()))
+        if kept:
+            kept.save(waiting.dump())
+        return PokeReturnValue(is_done=False)
 
     @fail_without_retry()
     def execute_complete(self, context: Context, event: Any) -> SubmissionHandle:

@@ -23,6 +23,8 @@ from airflow_provider_volubile.waiting.watches import CampaignWatch, Watch, watc
 
 # The trigger's own deadline passes first: its event reports the progress, a deferral's timeout could not.
 DEFERRAL_GRACE = timedelta(minutes=5)
+# A trigger that starts after its deadline waits so long for one round, which an outage may hold up.
+FIRST_ROUND = timedelta(minutes=2)
 
 
 class WaitTrigger(BaseTrigger):
@@ -81,11 +83,14 @@ class WaitTrigger(BaseTrigger):
         status: EventStatus = "over"
         error: VolubileError | None = None
         left = (datetime.fromisoformat(self.deadline) - datetime.now(UTC)).total_seconds()
+        deadline = asyncio.get_running_loop().time() + left
         try:
-            async with asyncio.timeout(max(left, 0)):
+            # Even when no triggerer ran until after the deadline, one round tells how far things came.
+            async with asyncio.timeout(max(left, FIRST_ROUND.total_seconds())) as limit:
                 poll = await poll_of(self.volubile_conn_id)
                 opening = opening_of(self.handle)
                 async for progress in poll.follow(watches, poll_interval=self.poll_interval, opening=opening):
+                    limit.reschedule(deadline)
                     self.log.info("%s", progress)
                     for watch in watches:
                         if isinstance(watch, CampaignWatch) and watch.status not in (None, "ACTIVE"):

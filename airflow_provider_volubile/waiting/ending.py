@@ -36,6 +36,7 @@ class WaitEvent(TypedDict):
     :ivar found: ids of calls that the handle did not have, by the number of the part in their reference.
     :ivar unlisted: people who were accepted and of whom no call is listed.
     :ivar transcripts_given_up: calls whose transcript did not appear in time.
+    :ivar unusable_ids: calls whose id cannot be used in a request, so that no transcript was asked for.
     """
 
     status: EventStatus
@@ -51,6 +52,7 @@ class WaitEvent(TypedDict):
     found: dict[str, list[str]]
     unlisted: int
     transcripts_given_up: int
+    unusable_ids: int
 
 
 def wait_event(
@@ -76,6 +78,7 @@ def wait_event(
         found={part: ids for watch in calls for part, ids in watch.found.items()},
         unlisted=sum(watch.unlisted for watch in calls),
         transcripts_given_up=sum(len(watch.given_up) for watch in watches),
+        unusable_ids=sum(len(watch.unusable) for watch in watches),
     )
 
 
@@ -89,7 +92,7 @@ def read_event(event: Any) -> WaitEvent:
             f"The trigger resumed this task with something that is no event of this provider ({type(event).__name__}). "
             "Were triggerer and worker upgraded together? Clear the task: it goes on waiting and calls no one again."
         )
-    added = {"found": {}, "unlisted": 0, "transcripts_given_up": 0}
+    added = {"found": {}, "unlisted": 0, "transcripts_given_up": 0, "unusable_ids": 0}
     return WaitEvent(**{**added, **event})  # type: ignore[typeddict-item]
 
 
@@ -128,6 +131,8 @@ def finish_wait(
         log.warning("Cancelled outside Airflow: %s. What was reached is returned.", event["cancelled"])
     if event["transcripts_given_up"]:
         log.warning("The transcripts of %d calls did not appear in time.", event["transcripts_given_up"])
+    if event["unusable_ids"]:
+        log.warning("The ids of %d calls cannot be used: nothing more can be read of them.", event["unusable_ids"])
     recipients = handle.get("recipients", event["recipients"])
     counts = final_counts(
         recipients, settled=event["settled"], counts=event["counts"], cancelled=bool(event["cancelled"])

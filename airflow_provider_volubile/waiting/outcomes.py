@@ -32,6 +32,8 @@ class Attempt(NamedTuple):
     """What is kept of a call while waiting: small, so that ten thousand of them are no burden.
 
     :param phone: the digits of the person's number, however the service wrote it.
+    :param final: whether the call is over.
+    :param has_end: whether the call has an ``endTime``.
     """
 
     call_id: str
@@ -40,6 +42,7 @@ class Attempt(NamedTuple):
     final: bool
     at: datetime
     duration: int | None
+    has_end: bool = False
 
     @classmethod
     def of(cls, call: Call) -> Attempt:
@@ -51,6 +54,7 @@ class Attempt(NamedTuple):
             call.is_final,
             call.created or call.start_time or call.end_time or BEGINNING,
             call.duration,
+            call.end_time is not None,
         )
 
 
@@ -167,7 +171,10 @@ def outcomes(
     :param refused: why the service did not take some of them, by number.
     """
     refused = refused or {}
-    people = by_person(attempts)
+    # The wait is over. A call that has an end is over too, whatever its status.
+    people = by_person(
+        attempt._replace(final=wire.has_ended(attempt.status, has_end=attempt.has_end)) for attempt in attempts
+    )
     rows = []
     for phone in phones:
         calls = people.get(wire.significant_digits(phone), ())

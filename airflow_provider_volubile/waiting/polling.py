@@ -15,15 +15,16 @@ import random
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.calling.handles import SubmissionHandle
 from airflow_provider_volubile.calling.schedule import Schedule
 from airflow_provider_volubile.exceptions import (
@@ -49,7 +50,8 @@ log = logging.getLogger(__name__)
 FEW_CALLS = 25
 # Half a window: the other half stays for those who do more than wait.
 TRANSCRIPTS_PER_ROUND = 50
-# Stalled campaigns are asked for their status, a few a round, in turn.
+# Stalled campaigns are asked for their status in turn: a few a round, or half as many as lists were read. So each of
+# any number, which are listed one by one, is asked in every second round.
 STATUSES_PER_ROUND = 5
 # So many failures in a row, each after the client's own retries, are an outage: the rest of the round is not asked.
 FAILURES_IN_A_ROW = 3
@@ -155,6 +157,15 @@ class Wait:
         except Exception as error:
             self.error = as_volubile_error(error)
             return inf
+
+    def dump(self) -> list[dict[str, Any]]:
+        """What another process needs in order to go on; JSON."""
+        return [watch.dump() for watch in self.watches]
+
+    def restore(self, states: Sequence[Mapping[str, Any]] | None) -> None:
+        """Go on where :meth:`dump` was called, if it was."""
+        for watch, state in zip(self.watches, states or (), strict=False):
+            watch.restore(state)
 
     def event(self) -> WaitEvent:
         """How the wait ended."""
@@ -361,7 +372,7 @@ class _Round:
             _Question(f"the status of campaign {id}", group, partial(self._ask_status, id, group))
             for id, group in sorted(campaigns.items(), key=lambda item: item[1][0].status_asked)
         ]
-        return questions, STATUSES_PER_ROUND
+        return questions, max(STATUSES_PER_ROUND, -(-self.requests // 2))
 
     def _transcripts(self, watches: Sequence[Watch]) -> tuple[list[_Question], int]:
         """Transcripts that are missing: those first that were not asked for the longest time."""
@@ -408,7 +419,7 @@ class _Round:
                 self._show(call, waiting.pop(call.id, ()))
             pages_in_vain += not found
             if pages_in_vain >= len(waiting):
-                self.read_singly |= waiting
+                self.read_singly |= {call_id: group for call_id, group in waiting.items() if wire.is_id(call_id)}
                 return
 
     def _read(self, call_id: str, watches: Sequence[Watch]) -> None:

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from math import inf
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_volubile.api import wire
@@ -31,8 +32,41 @@ from airflow_provider_volubile.waiting.outcomes import BEGINNING, Attempt, Progr
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.models import Call
 
+log = logging.getLogger(__name__)
+
+# A status that came later than this package is not known to be final. A call of such a status that has an end is over
+# when it has not changed in so many rounds and for so long.
+ROUNDS_UNCHANGED = 3
+TIME_UNCHANGED = timedelta(minutes=1)
 # A transcript that does not appear within this time after it was first asked for is given up.
 TRANSCRIPT_PATIENCE = timedelta(minutes=15)
+
+
+class UnchangedCalls:
+    """Decides whether calls have ended whose status came later than this package, such as ``BUSY``."""
+
+    def __init__(self) -> None:
+        #: By id: what was seen, how often in a row, and when first in POSIX seconds.
+        self.seen: dict[str, tuple[str, int, float]] = {}
+        self._warned: set[str] = set()
+
+    def has_ended(self, call: Call, now: datetime) -> bool:
+        """Learn of a call in a round. Returns whether it has an end and has not changed for a while."""
+        if not wire.has_ended(call.status, has_end=call.end_time is not None):
+            return False
+        looks_like = f"{call.status} {call.end_time}"
+        before, times, since = self.seen.get(call.id, ("", 0, 0.0))
+        if before != looks_like:
+            times, since = 0, now.timestamp()
+        self.seen[call.id] = looks_like, times + 1, since
+        if times + 1 < ROUNDS_UNCHANGED or now.timestamp() - since < TIME_UNCHANGED.total_seconds():
+            return False
+        if call.status not in self._warned:
+            self._warned.add(call.status)
+            log.warning(
+                "This provider does not know the status %s. Calls of it that have an end are over.", call.status
+            )
+        return True
 
 
 class Watch:
@@ -57,7 +91,10 @@ class Watch:
         self.transcripts_due: dict[str, tuple[float, float] | None] = {}
         # Dicts of texts instead of sets: the garbage collector need not look at ten thousand of them.
         self.given_up: dict[str, None] = {}
+        #: Ids that cannot be used in a request: such calls are only listed.
+        self.unusable: dict[str, None] = {}
         self._transcribed: dict[str, None] = {}
+        self.unchanged = UnchangedCalls()
         self._attempts: dict[str, Attempt] = {}
         self._progress: Progress | None = None
 
@@ -83,12 +120,16 @@ class Watch:
     def observe(self, call: Call, now: datetime) -> None:
         """Learn of a call that belongs to this watch."""
         attempt = Attempt.of(call)
+        if not attempt.final and self.unchanged.has_ended(call, now):
+            attempt = attempt._replace(final=True)
         if self._attempts.get(call.id) == attempt:
             return
         self._attempts[call.id] = attempt
         self._progress = None
         has_been_decided = call.id in self._transcribed or call.id in self.given_up
-        if self.with_transcripts and attempt.status in wire.TRANSCRIBED_CALL_STATUSES and not has_been_decided:
+        if not wire.is_id(call.id):
+            self.unusable[call.id] = None
+        elif self.with_transcripts and attempt.status in wire.TRANSCRIBED_CALL_STATUSES and not has_been_decided:
             self.transcripts_due.setdefault(call.id, None)
 
     def listed(self, began: float) -> None:
@@ -117,6 +158,32 @@ class Watch:
         fault = self.faults[what] = Fault.after(self.faults.get(what), error, now)
         if fault.ends_wait(now):
             self.error = error
+
+    def dump(self) -> dict[str, Any]:
+        """What another process needs in order to go on; JSON. Calls are not in it: they are listed again."""
+        offset = time() - monotonic()
+        return {
+            "faults": {
+                what: [fault.since + offset, None if fault.refused_since is None else fault.refused_since + offset]
+                for what, fault in self.faults.items()
+            },
+            "unchanged": self.unchanged.seen,
+            "transcripts_due": self.transcripts_due,
+            "transcribed": list(self._transcribed),
+            "given_up": list(self.given_up),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where :meth:`dump` was called."""
+        offset = time() - monotonic()
+        self.faults = {
+            what: Fault(VolubileError(what), since - offset, None if refused is None else refused - offset)
+            for what, (since, refused) in state["faults"].items()
+        }
+        self.unchanged.seen = {call_id: tuple(seen) for call_id, seen in state["unchanged"].items()}
+        self.transcripts_due = {id: times and tuple(times) for id, times in state["transcripts_due"].items()}
+        self._transcribed = dict.fromkeys(state["transcribed"])
+        self.given_up = dict.fromkeys(state["given_up"])
 
     def progress(self) -> Progress:
         """How far it has come. Counted after news only: it is asked for often, and thousands wait."""
@@ -161,7 +228,7 @@ class CampaignWatch(Watch):
         super().__init__(Listing(campaign["name"], agent_id), since=since, with_transcripts=with_transcripts)
         self.campaign = campaign
         self.redial = redial
-        self._has_news = False
+        self._calls_listed = 0
         self._cancelled_since = inf
         self._quiet_since: float | None = None
         self._dials_no_more = False
@@ -169,10 +236,8 @@ class CampaignWatch(Watch):
     def observe(self, call: Call, now: datetime) -> None:
         if not belongs_to_campaign(call, self.campaign, agent_id=self.listing.agent_id, since=self.since):
             return
-        if call.id not in self._attempts:
-            self._has_news = True
-            if self.status == "PAUSED":  # it may have been resumed
-                self.status = None
+        if call.id not in self._attempts and self.status == "PAUSED":  # it may have been resumed
+            self.status = None
         super().observe(call, now)
 
     @property
@@ -206,11 +271,30 @@ class CampaignWatch(Watch):
         # Somebody may have been dialled after the list was read and before the campaign was cancelled. So "cancelled"
         # counts only after it was listed, and listed once more, without news, when nothing can be missing.
         if self.is_cancelled and began >= self._cancelled_since:
-            if self._has_news or self._quiet_since is None:
+            if len(self._attempts) != self._calls_listed or self._quiet_since is None:
                 self._quiet_since = began
             elif began - self._quiet_since >= wire.LIST_LAG:
                 self._dials_no_more = True
-        self._has_news = False
+        self._calls_listed = len(self._attempts)
+
+    def dump(self) -> dict[str, Any]:
+        offset = time() - monotonic()
+        return super().dump() | {
+            "status": self.status,
+            "calls_listed": self._calls_listed,
+            "cancelled_since": self._cancelled_since + offset if self.is_cancelled else None,
+            "quiet_since": None if self._quiet_since is None else self._quiet_since + offset,
+            "dials_no_more": self._dials_no_more,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
+        offset = time() - monotonic()
+        self.status = state["status"]
+        self._calls_listed = state["calls_listed"]
+        self._cancelled_since = inf if state["cancelled_since"] is None else state["cancelled_since"] - offset
+        self._quiet_since = None if state["quiet_since"] is None else state["quiet_since"] - offset
+        self._dials_no_more = state["dials_no_more"]
 
     @property
     def recheck_after(self) -> float:  # type: ignore[override]

@@ -18,6 +18,7 @@ from airflow_provider_volubile.calling.handles import CampaignRef
 from airflow_provider_volubile.calling.schedule import Redial
 from airflow_provider_volubile.exceptions import VolubileAuthError, VolubileError, VolubileNotFound
 from airflow_provider_volubile.hooks.volubile import VolubileHook
+from airflow_provider_volubile.notifications.call import VolubileCallNotifier
 from airflow_provider_volubile.simulator import Simulator
 from airflow_provider_volubile.waiting import fault_policy
 from airflow_provider_volubile.waiting import polling as rounds
@@ -382,6 +383,27 @@ def test_stopping_many_campaigns_keeps_no_poll_waiting(simulator: Simulator, cli
         assert not any(stop.done() for stop in stops)
         may_end.set()
         await asyncio.gather(*stops)
+
+    try:
+        run(scenario)
+    finally:
+        may_end.set()
+
+
+def test_notifiers_of_a_dead_account_keep_no_poll_waiting(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_ONE", connection_json(simulator))
+    may_end = threading.Event()
+    monkeypatch.setattr(VolubileCallNotifier, "notify", lambda *_: may_end.wait())
+
+    async def scenario() -> None:
+        notifier = VolubileCallNotifier(agent_id="agent", phone="+33639980101")
+        notifying = [asyncio.create_task(notifier.async_notify({})) for _ in range(50)]  # type: ignore[typeddict-item]
+        await asyncio.sleep(0.1)
+        await asyncio.wait_for(poll_of("one"), 5)
+        may_end.set()
+        await asyncio.gather(*notifying)
 
     try:
         run(scenario)
