@@ -99,8 +99,19 @@ def read_object(route: Route, answer: Answer, data: Any, model: type[ModelT]) ->
     return model.model_validate({key: value for key, value in data.items() if key not in left_out})
 
 
-def read_page(route: Route, answer: Answer, model: type[ModelT], sort: str | None = None) -> Page[ModelT]:
-    """Read one page of a list (https://docs.volubile.ai/api-reference/calls/list)."""
+def read_page(route: Route, answer: Answer, model: type[ModelT], size: int, sort: str | None = None) -> Page[ModelT]:
+    """Read one page of a list (https://docs.volubile.ai/api-reference/calls/list).
+
+    :param size: items that were asked for.
+    :raises VolubileProtocolError: also when there are more.
+    """
+    page = _read_page(route, answer, model, sort)
+    if page.received > size:
+        raise unreadable(route, answer, f"holds {page.received} items, more than the {size} that were asked for")
+    return page
+
+
+def _read_page(route: Route, answer: Answer, model: type[ModelT], sort: str | None) -> Page[ModelT]:
     with suppress(ValidationError):  # looked at again below, item by item
         envelope = _envelope(model).model_validate_json(answer.body or b"")
         return Page(

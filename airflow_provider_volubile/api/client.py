@@ -117,7 +117,7 @@ class VolubileClient:
     def list_agents(self, page: int = 1, size: int = wire.MAX_PAGE_SIZE) -> Page[Agent]:
         """One page of the account's agents (https://docs.volubile.ai/api-reference/agents/list)."""
         answer = self._send(routes.LIST_AGENTS, params=wire.page_query(page, size))
-        return read_page(routes.LIST_AGENTS, answer, Agent)
+        return read_page(routes.LIST_AGENTS, answer, Agent, size)
 
     def iter_agents(self) -> Iterator[Agent]:
         """All agents of the account."""
@@ -184,7 +184,7 @@ class VolubileClient:
             log.warning("listCalls: the order %r was refused; calls are listed without one from now on.", sort)
             self._sort_refused = True
             sort = None
-        found = read_page(routes.LIST_CALLS, answer, Call, sort)
+        found = read_page(routes.LIST_CALLS, answer, Call, size, sort)
         if agent_id is None and phone is None:
             return found
         wanted = tuple(call for call in found.content if wire.is_wanted(call, agent_id=agent_id, phone=phone))

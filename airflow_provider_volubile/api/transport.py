@@ -32,6 +32,8 @@ from airflow_provider_volubile.masking import mask_phones
 
 #: Bytes of a JSON body after decompression.
 JSON_LIMIT = 32 * 2**20
+#: Values in a body, told by its commas and brackets: a short one can unpack into millions of objects.
+VALUES_LIMIT = 400_000
 #: Seconds for one body from its first to its last byte, however slowly they drip.
 BODY_SECONDS = 300.0
 #: The same for a recording, whose size is not limited.
@@ -138,8 +140,7 @@ class Transport:
                 return Answer(response.status_code, response.headers, sent_at, received_at, stream=response)
             body, flaw, broken_off = None, "", False
             try:
-                body = _read(response, message.limit, self.timeout)
-                flaw = "" if body is not None else f"it is larger than {message.limit / 2**20:g} MiB"
+                body, flaw = _read(response, message.limit, self.timeout)
             except ConnectionFault as fault:
                 flaw, broken_off = fault.reason, fault.may_pass
             if flaw or message.stream:
@@ -215,16 +216,19 @@ def read_chunks(
         yield chunk
 
 
-def _read(response: requests.Response, limit: int, timeout: tuple[float, float]) -> bytes | None:
-    """Return the body; None when it is larger than the limit."""
+def _read(response: requests.Response, limit: int, timeout: tuple[float, float]) -> tuple[bytes | None, str]:
+    """Return the body, or None and why it is not read to its end."""
     parts: list[bytes] = []
-    size = 0
+    size = values = 0
     for chunk in read_chunks(response, timeout, BODY_SECONDS):
         parts.append(chunk)
         size += len(chunk)
+        values += chunk.count(b",") + chunk.count(b"[") + chunk.count(b"{")
         if size > limit:
-            return None
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+            return None, f"it is larger than {limit / 2**20:g} MiB"
+        if values > VALUES_LIMIT:
+            return None, f"it holds more than {VALUES_LIMIT} values"
+    return b"".join(parts), ""
 
 
 class PrivateAddress(OSError):

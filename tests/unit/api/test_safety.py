@@ -289,6 +289,74 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
     assert int(grown) < 150, "MiB"
 
 
+@pytest.mark.parametrize("shape", ["page", "object", "transcript", "error"])
+def test_a_small_answer_of_many_values_fills_no_memory(shape: str, server: Any, tell: Any) -> None:
+    """Three million calls in 63 KiB of gzip, in a process that may not grow."""
+    many = b'{"id":1},' * 3_400_000 + b'{"id":1}]'
+    body = {
+        "page": b'{"page":1,"content":[' + many + b"}",
+        "object": b'{"id":"x","extracted":[' + many + b"}",
+        "transcript": b"[" + many,
+        "error": b'{"errors":[' + many + b"}",
+    }[shape]
+    assert len(body) < transport.JSON_LIMIT
+    packed = gzip.compress(body, 9)
+    assert len(packed) < 2**17
+    server.on(
+        "GET .*", tell.answer(400 if shape == "error" else 200, body=packed, headers={"Content-Encoding": "gzip"})
+    )
+    ask = {"page": "list_calls(sort=None)", "transcript": 'get_transcript("x")'}.get(shape, 'get_call("x")')
+    script = f"""
+import resource
+from airflow_provider_volubile.api.auth import ApiKeyPair
+from airflow_provider_volubile.api.client import VolubileClient
+from airflow_provider_volubile.api.rate_window import RateWindow
+client = VolubileClient({server.url!r}, ApiKeyPair("k"), window=RateWindow())
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    client.{ask}
+except Exception as error:
+    print(type(error).__name__, "holds more than" in str(error))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    kind, grown = done.stdout.strip().splitlines()
+    assert kind == ("VolubileRequestRefused False" if shape == "error" else "VolubileProtocolError True")
+    assert int(grown) < 60, "MiB"
+
+
+def test_the_largest_answer_that_is_read_takes_bounded_memory(server: Any, tell: Any) -> None:
+    count = transport.VALUES_LIMIT // 2 - 10
+    body = b'{"page":1,"content":[' + b'{"id":1},' * (count - 1) + b'{"id":1}]}'
+    server.on("GET .*", tell.answer(200, body=gzip.compress(body), headers={"Content-Encoding": "gzip"}))
+    script = f"""
+import resource
+from airflow_provider_volubile.api.auth import ApiKeyPair
+from airflow_provider_volubile.api.client import VolubileClient
+from airflow_provider_volubile.api.rate_window import RateWindow
+client = VolubileClient({server.url!r}, ApiKeyPair("k"), window=RateWindow())
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    client.list_calls(sort=None)
+except Exception as error:
+    print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    text, grown = done.stdout.strip().splitlines()
+    assert f"{count} items" in text
+    assert int(grown) < 250, "MiB"
+
+
+def test_a_page_with_more_items_than_asked_for_is_an_error(server: Any, tell: Any, client: Any) -> None:
+    page = {"content": [{"id": str(n)} for n in range(11)], "page": 1, "size": 11, "totalElements": 11, "totalPages": 1}
+    server.on("GET .*", tell.answer(200, page))
+    for ask in (client.list_calls, client.list_agents):
+        assert len(ask(size=11).content) == 11
+        with pytest.raises(VolubileProtocolError, match="holds 11 items, more than the 10 that were asked for"):
+            ask(size=10)
+
+
 def test_a_body_that_drips_ends(server: Any, tell: Any, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "BODY_SECONDS", 0.3)
     server.on("GET .*", tell.drip(b'{"id": "'))
