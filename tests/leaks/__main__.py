@@ -1,7 +1,7 @@
-"""``python -m tests.leaks``: drive everything and search everywhere; then let tasks wait with tokens that live shortly,
-and many threads ask for a token at once.
+"""``python -m tests.leaks``: run everything and search everywhere. Then let tasks wait with short-lived tokens, and let
+many threads request a token at once.
 
-The figures go to ``docs/_static/leaks.txt``. Takes three minutes.
+The command writes its figures to ``docs/_static/leaks.txt``. It takes three minutes.
 """
 
 from __future__ import annotations

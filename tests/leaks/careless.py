@@ -1,4 +1,4 @@
-"""What a careless provider would do: every place gets a secret and a number that the search must find."""
+"""A careless provider: it leaks a secret and a number in every kind of place, and the search must find them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.leaks import planted
 
 
 class CarelessTrigger(BaseTrigger):
-    """Keeps a secret among its arguments, and says another one aloud."""
+    """Keep a secret in its arguments, and log another one."""
 
     def __init__(self, note: dict[str, str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Driving everything through a whole Airflow, and searching all it keeps and shows afterwards."""
+"""Run everything in a whole Airflow, then search everything that Airflow stores and shows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.leaks.servers import Echo, Listener
 from tests.live import LiveAirflow
 
 ROOT = Path(__file__).parents[2]
-#: A plugin that only saves time: tasks are forked from the scheduler, and need not import all this one by one.
+#: A plugin that saves time: tasks are forked from the scheduler, and then need not import these modules.
 WARM = """
 import sys
 if "scheduler" in sys.argv:
@@ -37,39 +37,39 @@ if "scheduler" in sys.argv:
 """
 WORKING = [f"works_with_{mode}" for mode in planted.MODES]
 FAILING = [f"fails_with_{connection}" for connection in planted.FAILING]
-#: Dags about which somebody is called: when a task of theirs succeeds, or when they fail; where a service hears of it.
+#: Dags whose notifier calls a person, on success or failure, through a service that can receive the request.
 NOTIFIED = {*WORKING, *(f"fails_with_{connection}" for connection in planted.NOTIFYING if "echo" in connection)}
 #: Dags that run when calls have ended.
 STARTED = {f"starts_with_{mode}" for mode in planted.MODES}
 FAULTY = "fails_on_a_service_that_works"
 CARELESS = "careless"
 UNFINISHED = (None, "scheduled", "queued", "running", "deferred", "up_for_retry", "restarting")
-#: Tasks that are deferred at the same time, for the look at the database while they are.
+#: Tasks that are deferred at the same time, while the test copies the database.
 WAITING = [
     *((dag, task) for dag in WORKING for task in ("campaign", "bulk", "call", "abroad")),
     (FAULTY, "stopped"),
     (CARELESS, "tells"),
 ]
 _DEBUG = re.compile(r'"level":"debug"|\[debug ')
-#: Keys may stand in connections only, stored ones and those to be tested, where they are encrypted; numbers in exported
-#: files only, which are what they are for.
+#: Only connections may hold keys, stored ones and those to be tested: Airflow encrypts them. Only exported files may
+#: hold numbers.
 KEYS_ALLOWED = re.compile(r"(db|waiting) (connection|connection_test_request)\.(password|extra) ")
 NUMBERS_ALLOWED = re.compile(r"export ")
 
 
 @dataclass
 class Found:
-    """What a run came to.
+    """The results of a run.
 
-    :param hits: whatever was found, also what stands there on purpose.
-    :param count: how much was searched.
-    :param states: of every task, by Dag and task.
+    :param hits: all hits, also the intended ones.
+    :param count: counts of what was searched.
+    :param states: state of every task, by Dag and task.
     :param triggers: classes of the triggers that were in the database while tasks waited.
-    :param watchers: connections whose watchers said what is wrong with them.
-    :param told: what the failing services were told.
-    :param notified: the Dags about which a notifier tried to call somebody.
-    :param tokens: those that went over the wire.
-    :param tested: what the tests of the connections answered.
+    :param watchers: connections whose watchers logged a fault.
+    :param told: requests that the failing services received.
+    :param notified: Dags whose notifier tried to call a person.
+    :param tokens: tokens that went over the wire.
+    :param tested: answers of the connection tests.
     :param rendered: rendered fields as the REST API shows them, by Dag and task.
     """
 
@@ -86,20 +86,20 @@ class Found:
 
     @property
     def echoed_tokens(self) -> list[str]:
-        """Those that a failing service was shown, and so repeated."""
+        """Tokens that a failing service received, and so repeated."""
         return [token for token in self.tokens if any(token in told for told in self.told)]
 
     @property
     def leaks(self) -> list[Hit]:
-        """What must not be there."""
+        """Hits that are leaks."""
         return [hit for hit in self.hits if not hit.what.startswith("canary") and not self._is_allowed(hit)]
 
     def places_of(self, canary: planted.Canary, what: str) -> set[str]:
-        """Where the ``secret`` or the ``number`` that was leaked on purpose was found."""
+        """Return the places where the search found the ``secret`` or the ``number`` of a canary."""
         return {hit.place for hit in self.hits if hit.what == f"canary {canary.name} {what}"}
 
     def report(self) -> str:
-        """The figures."""
+        """Return the figures as text."""
         count, states = self.count, Counter(self.states.values())
         controls = {hit.what for hit in self.hits if hit.what.startswith("canary")}
         return f"""\
@@ -123,9 +123,9 @@ hits       {len(self.leaks)}
 
 
 def drive_and_search(folder: Path) -> Found:
-    """Run everything and search; takes about a minute.
+    """Run everything, then search. This takes about a minute.
 
-    :param folder: an empty one.
+    :param folder: an empty folder.
     """
     found = Found()
     home, people = folder / "airflow", folder / "people"
@@ -134,7 +134,7 @@ def drive_and_search(folder: Path) -> Found:
     people.mkdir()
     planted.write_files(people)
     fernet_key = Fernet.generate_key().decode()
-    Thread(target=places.read_routes).start()  # imports for seconds, while others start
+    Thread(target=places.read_routes).start()  # takes seconds to import, while other processes start
     environment = {
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
         "AIRFLOW__CORE__FERNET_KEY": fernet_key,
@@ -173,9 +173,9 @@ def drive_and_search(folder: Path) -> Found:
 class _Services:
     """The services.
 
-    :param works: nobody hangs up until it is told so.
-    :param lost: takes what is sent and never says so.
-    :param deaf: refuses connections; it is bound, so that no other process gets its port meanwhile.
+    :param works: a simulator whose calls end only after its speed is set.
+    :param lost: a simulator that drops the connection of requests that dial.
+    :param deaf: a bound socket that refuses connections, so that no other process gets its port.
     """
 
     works: Simulator
@@ -187,7 +187,7 @@ class _Services:
     def connections(self) -> Iterator[dict[str, Any]]:
         good, refused = (planted.PRIMARY, planted.SECONDARY), (planted.REFUSED_PRIMARY, planted.REFUSED_SECONDARY)
         yield _connection("keys", self.listener.url, *good)
-        # Its first key is refused, so that every process has to find that the second one works.
+        # Its first key is refused, so every process must fall back to the second.
         yield _connection("tokens", self.listener.url, planted.REFUSED_PRIMARY, planted.SECONDARY, auth="bearer")
         yield _connection("refused", self.listener.url, *refused)
         yield _connection("lost", self.lost.url, *good)
@@ -219,7 +219,7 @@ def _services() -> Iterator[_Services]:
 
 
 def _drive(airflow: LiveAirflow, services: _Services, people: Path, found: Found) -> dict[str, str]:
-    """Run all Dags to their ends, and copy the database while most tasks wait. Returns the runs, by Dag."""
+    """Run all Dags to their ends, and copy the database while most tasks wait. Return the runs, by Dag."""
     database = airflow.home / "airflow.db"
 
     def reached(tasks: Iterable[tuple[str, str]], *wanted: str) -> bool:
@@ -237,15 +237,15 @@ def _drive(airflow: LiveAirflow, services: _Services, people: Path, found: Found
     for connection in services.connections():
         name = connection["connection_id"]
         found.tested[name] = airflow.api("POST", "/connections/test", json=connection)
-        if name in planted.MODES:  # in the other way that Airflow has, in a worker
+        if name in planted.MODES:  # also test the connection in a worker
             airflow.api("POST", "/connections/enqueue-test", json=connection)
     airflow.wait_until(lambda: reached(WAITING, "deferred"), 300)
-    # A trigger that the triggerer has not taken up yet does not learn that its task was stopped.
+    # A trigger that the triggerer has not started yet does not notice that its task was stopped.
     airflow.wait_until(lambda: any(airflow.home.glob("logs/*/*/task_id=stopped/*.trigger.*")), 120)
     with closing(sqlite3.connect(database)) as live, closing(sqlite3.connect(people.parent / "waiting.db")) as copy:
         live.backup(copy)
         found.triggers = {name.rpartition(".")[2] for (name,) in copy.execute("SELECT classpath FROM trigger")}
-    with suppress(TimeoutError):  # which the test tells, once everything is searched
+    with suppress(TimeoutError):  # a test reports missing watchers after the search
         airflow.wait_until(lambda: _watchers_that_complain(airflow.home) >= set(planted.WATCHED), 45)
     found.watchers = _watchers_that_complain(airflow.home)
     (people / "looked_at").touch()
@@ -272,19 +272,19 @@ def _drive(airflow: LiveAirflow, services: _Services, people: Path, found: Found
 
 
 def _notified(services: _Services) -> set[str]:
-    """The Dags that somebody was called about, as far as the services know."""
+    """Return the Dags about which the services received a notifier's call."""
     about = "\n".join(str(call["context"]) for call in services.works.ledger()) + "\n".join(services.echo.told)
     return {dag for dag in (*WORKING, *FAILING) if re.search(rf"""["']dag_id["']: ?["']{dag}["']""", about)}
 
 
 def _watchers_that_complain(home: Path) -> set[str]:
-    """Connections of watchers that said what is wrong with them."""
+    """Return the connections whose watchers logged a fault."""
     said = "".join(re.findall(r"Calls cannot be followed: .*", (home / "triggerer.log").read_text()))
     return {connection for connection in planted.WATCHED if f"Connection '{connection}'" in said}
 
 
 def _be_careless(airflow: LiveAirflow) -> None:
-    """Leak, on purpose, what no task can."""
+    """Leak on purpose in the places that no task can reach."""
     airflow.api("POST", "/variables", json={"key": "careless", "value": str(planted.spelled("variable"))})
     login = {"connection_id": "careless", "conn_type": "volubile", "login": str(planted.spelled("login"))}
     airflow.api("POST", "/connections", json=login)
@@ -292,7 +292,7 @@ def _be_careless(airflow: LiveAirflow) -> None:
 
 
 def _tests_in_workers(database: Path) -> dict[str, dict[str, Any]]:
-    """The tests of connections in workers that are over."""
+    """Return the finished connection tests in workers."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=60)) as connection:
         rows = connection.execute("SELECT connection_id, state, result_message FROM connection_test_request")
         return {
@@ -303,7 +303,7 @@ def _tests_in_workers(database: Path) -> dict[str, dict[str, Any]]:
 
 
 def _succeeded(database: Path) -> set[str]:
-    """Dags with a run that succeeded."""
+    """Return the Dags with a successful run."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=60)) as connection:
         return {dag for (dag,) in connection.execute("SELECT dag_id FROM dag_run WHERE state = 'success'")}
 

@@ -1,4 +1,4 @@
-"""Every place in which Airflow keeps or shows something, as texts with the name of their place."""
+"""Every place where Airflow stores or shows data, as texts with the name of their place."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OWNERS = ("dag_id", "task_id", "map_index", "key", "conn_id", "classpath", "eve
 
 
 def files(folder: Path, count: Counter[str], kind: str = "file") -> Texts:
-    """Every file, binary and compressed ones too."""
+    """Yield every file, also binary and compressed ones."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             content = path.read_bytes()
@@ -42,7 +42,7 @@ def files(folder: Path, count: Counter[str], kind: str = "file") -> Texts:
 
 
 def database(path: Path, fernet_key: str, count: Counter[str], name: str = "db") -> Texts:
-    """Every cell of every table, decrypted and decompressed."""
+    """Yield every cell of every table, decrypted and decompressed."""
     fernet = Fernet(fernet_key)
 
     def decrypt(found: re.Match[str]) -> str:
@@ -75,9 +75,10 @@ def _text(cell: Any) -> str:
 
 
 def answers(airflow: LiveAirflow, objects: Sequence[Mapping[str, Any]], count: Counter[str]) -> Texts:
-    """What the GET routes of Airflow's REST API, and of that of its UI, answer.
+    """Yield the answers of all GET routes of Airflow's REST API and of its UI's API.
 
-    Each route is asked about something of each kind of Dag; those that show what tasks leave behind, about every task.
+    Each route is asked about one object of each kind of Dag. Routes that show what tasks leave behind are asked about
+    every task.
 
     :param objects: parameters of paths and queries; one mapping for each task instance, XCom…
     """
@@ -93,7 +94,7 @@ def answers(airflow: LiveAirflow, objects: Sequence[Mapping[str, Any]], count: C
     token = {"Authorization": f"Bearer {airflow.token()}"}
 
     with requests.Session() as session, ThreadPoolExecutor(4) as threads:
-        # SQLite may be locked for a moment, which is answered with 500.
+        # SQLite may be locked for a moment: Airflow then answers 500.
         patience = Retry(3, status_forcelist=(500,), backoff_factor=1, raise_on_status=False)
         session.mount("http://", HTTPAdapter(pool_maxsize=4, max_retries=patience))
 
@@ -108,10 +109,10 @@ def answers(airflow: LiveAirflow, objects: Sequence[Mapping[str, Any]], count: C
 
 
 def read_routes() -> list[tuple[str, frozenset[str]]]:
-    """All GET routes: the path, with ``{parameters}``, and the names that its query may have.
+    """Return all GET routes: the path, with ``{parameters}``, and the names of its query parameters.
 
-    From the routers and not from ``openapi.json``, which leaves out the routes of the UI. Left out are to log in
-    and out, which ends the search, and the calendar, which breaks on runs without a logical date in Airflow 3.3.
+    The routes come from the routers, since ``openapi.json`` lacks the routes of the UI. Left out are login and logout,
+    which would end the search, and the calendar, which fails on runs without a logical date in Airflow 3.3.
     """
     from airflow.api_fastapi.core_api.routes.public import public_router
     from airflow.api_fastapi.core_api.routes.ui import ui_router
@@ -126,7 +127,7 @@ def read_routes() -> list[tuple[str, frozenset[str]]]:
 
 
 def objects(database: Path) -> list[dict[str, Any]]:
-    """Everything that can be asked for by its name, and all there is of what can be listed."""
+    """Return the parameters of every object that a route can show or list."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         connection.row_factory = sqlite3.Row
 
@@ -151,7 +152,7 @@ def objects(database: Path) -> list[dict[str, Any]]:
 
 
 def _url(path: str, options: frozenset[str], names: Mapping[str, Any]) -> str | None:
-    """Fill in a route; None if a name it needs is not among ``names``."""
+    """Fill in the parameters of a route; return None if ``names`` lacks one of them."""
     needed = set(re.findall(r"{(\w+)", path))
     if not needed <= names.keys():
         return None

@@ -1,7 +1,7 @@
-"""What is planted: secrets and numbers that exist nowhere else, so that any trace of them is a leak.
+"""Planted secrets and numbers. They exist nowhere else, so any trace of them is a leak.
 
-People come from files, never from a Dag's source, its conf or an XCom, which are their user's to protect. So there is
-no place, but the connections, in which something planted may stand.
+People come from files, never from a Dag's source, its conf or an XCom, which the user must protect. So only the
+connections may hold something planted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 MODES = {"keys": "api_key", "tokens": "bearer"}
 
-# Each has characters that URLs, JSON and HTML write in another way.
+# Each key has characters that URLs, JSON and HTML escape.
 PRIMARY = "vk/1+Q=%25:9f3Kd0ZsA7uXw2Lb&PRIMARY"
 SECONDARY = "vk/2+Q=%25:c81TgY5mRe4oJi6N&SECONDARY"
 REFUSED_PRIMARY = "vk/3+Q=%25:b7eUk2HvP9xCq3Fz&REFUSED1"
@@ -29,11 +29,11 @@ KEYS = {
 
 
 def _numbers(group: int, count: int) -> tuple[str, ...]:
-    # None ends in 000: a moment such as 54.639982+00:00 must not look like one.
+    # No number ends in 000: a time such as 54.639982+00:00 must not look like a number.
     return tuple(f"+3363998{group:02d}{number:02d}" for number in range(1, count + 1))
 
 
-# What goes wrong with a connection, and the tasks that meet it; all of them where none is named.
+# Connections that fail, and the tasks that use them; an empty tuple means all tasks.
 FAILING = {
     "echo_400": (),
     "echo_503": ("campaign", "bulk", "single", "call", "export_calls", "pause_campaign"),
@@ -45,7 +45,7 @@ FAILING = {
     "refused": ("campaign", "campaign_sensor"),
     "unreachable": ("call", "calls_sensor", "calls_deferred"),
 }
-#: Connections of watchers, which never fail: they say what is wrong, and try again. At once where keys are refused.
+#: Connections of watchers. A watcher never fails: it logs the fault and retries, at once if keys are refused.
 WATCHED = ("echo_401", "refused")
 NOTIFYING = ("echo_400", "echo_401", "echo_200", "refused")
 
@@ -54,7 +54,7 @@ REJECTED_IN_FILE = _numbers(21, 4)
 IN_CONTEXT = _numbers(22, 20)
 RENDERED = _numbers(23, 10)
 ON_A_FAILING_SERVICE = _numbers(24, 10)
-# Reserved for drama by Ofcom. No notation of theirs can be told from other digits without knowing the country.
+# Ofcom reserves these for drama. Only the country shows that their notation is a number.
 BRITISH = tuple(f"+447700900{number}" for number in (123, 456))
 NUMBERS = {
     number: group
@@ -71,7 +71,7 @@ NUMBERS = {
 
 
 def national(number: str, between: str = " ") -> str:
-    """``06 39 98 20 01``, ``07700 900123``."""
+    """Return a number in national notation: ``06 39 98 20 01``, ``07700 900123``."""
     if number.startswith("+44"):
         return f"0{number[3:7]}{between}{number[7:]}"
     digits = "0" + number.removeprefix("+33")
@@ -80,9 +80,9 @@ def national(number: str, between: str = " ") -> str:
 
 @dataclass(frozen=True)
 class Canary:
-    """A secret and a number that are leaked on purpose, to show that the search would find them.
+    """A secret and a number that are leaked on purpose, to show that the search finds leaks.
 
-    :param found_in: what the names of the places begin with in which they must be found.
+    :param found_in: prefixes of the names of the places where the search must find them.
     """
 
     name: str
@@ -120,7 +120,7 @@ CANARIES = _canaries(
 
 
 def spelled(name: str) -> dict[str, str]:
-    """A canary in one of the spellings that must be recognised; each has its own."""
+    """Return a canary in one of the spellings that the search must recognise. Each canary has another spelling."""
     canary = CANARIES[name]
     secrets = [
         canary.secret,
@@ -141,13 +141,13 @@ def spelled(name: str) -> dict[str, str]:
 
 
 def folder() -> Path:
-    """Where the files are, for the Dags."""
+    """Return the folder of the files, for the Dags."""
     return Path(os.environ["LEAKS_FOLDER"])
 
 
 def write_files(folder: Path) -> None:
-    """Write the files that the Dags read people from."""
-    # Without a region national numbers are rejected, and the last ones are no numbers at all.
+    """Write the files of people for the Dags."""
+    # The task rejects national numbers without a region, and the last rows, which are not numbers.
     bad = "".join(f"{national(number)},Marc,\n" for number in REJECTED_IN_FILE[:2])
     bad += "".join(f"{number}{number[1:]},Marc,\n" for number in REJECTED_IN_FILE[2:])
     people = "".join(
@@ -165,10 +165,10 @@ def write_files(folder: Path) -> None:
 
 
 def british_numbers() -> list[str]:
-    """The same of another country."""
+    """Return the British numbers that templates give."""
     return (folder() / "british.txt").read_text().split("\n")[:-1]
 
 
 def rendered_numbers() -> list[str]:
-    """The numbers that templates give, as people write them."""
+    """Return the numbers that templates give, as people write them."""
     return (folder() / "rendered.txt").read_text().split("\n")[:-1]

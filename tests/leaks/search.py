@@ -1,4 +1,4 @@
-"""Finding what is planted in a text, however it is written down."""
+"""Find planted secrets and numbers in a text, in any spelling."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
-#: So many characters of a secret in a row are a leak.
+#: A leak is at least this many consecutive characters of a secret.
 FRAGMENT = 12
 _WORD = re.compile(rf"""[^\s"'<>{{}}()\[\],;\\]{{{FRAGMENT},}}""")
 
-# Whatever people and programs put between the digits of a number.
+# Separators that people and programs put between the digits of a number.
 _GAP = r"(?:[ .\-()/+\u00a0\u202f]|%20|&nbsp;|\\+u00a0|\\+u202f){0,2}"
 _NATIONAL = re.compile(rf"(?:{_GAP.join('63998')}(?:{_GAP}\d){{4}}|{_GAP.join('7700900')}(?:{_GAP}\d){{3}})(?!\d)")
-# A number may come after its prefixes or anything else, but not in the middle of other digits.
+# A number may follow its prefixes or other text, but not other digits.
 _BEFORE = re.compile(r"(?:^|[^\d.]|0|(?:33|44)\D{0,3}(?:0\D?)?)$")
 _DIGITS = re.compile(r"(?:%20|&nbsp;|u00a0|u202f|\D)+")
 
 
 @dataclass(frozen=True)
 class Hit:
-    """Something planted, found.
+    """A planted secret or number that the search found.
 
-    :param place: where, such as ``db xcom.value works_with_keys call return_value``.
+    :param place: its place, such as ``db xcom.value works_with_keys call return_value``.
     :param what: the name of the secret or number.
-    :param text: a little of what stands around it.
+    :param text: some of the surrounding text.
     """
 
     place: str
@@ -37,7 +37,7 @@ class Hit:
 
 
 class Search:
-    """Looks for planted things.
+    """Search for planted secrets and numbers.
 
     :param secrets: names by secret.
     :param numbers: names by number in E.164, French ones that begin with ``+3363998`` and British ones with
@@ -75,7 +75,7 @@ class Search:
 
 
 def token_secrets(token: str) -> str:
-    """What is secret in a token: all but its header, which is the same in all tokens of the world."""
+    """Return the secret part of a token: all but its header, which is the same in all tokens."""
     return token.partition(".")[2]
 
 
@@ -91,7 +91,7 @@ def _plainly(secret: str) -> set[str]:
 
 
 def _in_base64(data: bytes) -> Iterator[str]:
-    """How something looks within base64, wherever it begins there."""
+    """Yield the base64 spellings of some bytes, for each offset at which they may begin."""
     for offset, unsure in enumerate((0, 2, 3)):
         sure = slice(unsure, (offset + len(data)) * 8 // 6)
         yield base64.b64encode(bytes(offset) + data).decode()[sure]

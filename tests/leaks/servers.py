@@ -1,4 +1,4 @@
-"""Who is on the other end: a service that says aloud whatever it is told, and a listener before one that works."""
+"""Services for the tests: one that repeats everything it receives, and a proxy before one that works."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ AN_ID = "11111111-2222-3333-4444-555555555555"
 
 
 class Listener(ThreadingHTTPServer):
-    """Hands everything on to ``service``, and remembers the tokens that go over the wire."""
+    """Forward every request to ``service``, and keep the tokens that go over the wire."""
 
     daemon_threads = True
 
     def __init__(self, service: str = "") -> None:
-        super().__init__(("127.0.0.1", 0), _HandOn if service else _SayAloud)
+        super().__init__(("127.0.0.1", 0), _Forward if service else _Repeat)
         self.service = service
         self.tokens: list[str] = []
         self.told: list[str] = []
@@ -35,14 +35,14 @@ class Listener(ThreadingHTTPServer):
 
 
 class Echo(Listener):
-    """Answers ``/<status>/v1/…`` with that status and texts that repeat the request, credentials and numbers and all.
+    """Answer ``/<status>/v1/…`` with that status and texts that repeat the request, its credentials and its numbers.
 
-    A single agent is shown as it should be, so that operators come as far as to send people, and tokens are issued.
+    A single agent has a proper answer, so that operators get as far as sending people. The service issues tokens too.
     """
 
 
 def _half_escaped(text: str) -> str:
-    """JSON as libraries for Python write it, then as those for PHP and Java do."""
+    """Return JSON whose first half is written as Python does, and whose second half as PHP and Java do."""
     half = len(text) // 2
     end = text[half:].replace("/", r"\/").replace("=", r"\u003d").replace("&", r"\u0026").replace("+", r"\u002B")
     return text[:half] + end
@@ -63,10 +63,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
-class _HandOn(_Handler):
+class _Forward(_Handler):
     def answer(self) -> None:
         service = http.client.HTTPConnection(urlsplit(self.server.service).netloc, timeout=60)
         headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
@@ -75,7 +75,7 @@ class _HandOn(_Handler):
             response = service.getresponse()
             content = response.read()
         except (http.client.HTTPException, OSError):
-            return  # without an answer, as the service did
+            return  # no answer, like the service
         finally:
             service.close()
         if self.path.endswith("/auth/token") and response.status < 300:
@@ -86,7 +86,7 @@ class _HandOn(_Handler):
     do_GET = do_POST = do_PATCH = answer
 
 
-class _SayAloud(_Handler):
+class _Repeat(_Handler):
     def answer(self) -> None:
         body = self.read().decode()
         credential = self.headers.get("X-Api-Key") or str(self.headers.get("Authorization"))

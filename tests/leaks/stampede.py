@@ -1,4 +1,4 @@
-"""How many tokens are asked for when many threads of a process need one at the same moment."""
+"""The number of token requests when many threads of a process need a token at the same moment."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ THREADS = 500
 
 @dataclass
 class Asked:
-    """What they came to.
+    """The results of the threads.
 
-    :param agents: how many agents each thread was told of; threads that failed are missing.
-    :param requests: what the service answered, by operation and status.
+    :param agents: number of agents that each thread read; threads that failed are missing.
+    :param requests: the service's answers, by operation and status.
     """
 
     agents: list[int]
@@ -26,19 +26,19 @@ class Asked:
 
     @property
     def tokens(self) -> int:
-        """Asked for."""
+        """Number of token requests."""
         return sum(self.requests["issueToken"].values())
 
     def report(self) -> str:
-        """The figures."""
+        """Return the figures as text."""
         refused = THREADS - len(self.agents)
         return f"threads    {THREADS} of a process, asking at once: {self.tokens} token asked for, {refused} failed\n"
 
 
 def ask_at_once() -> Asked:
-    """Let threads ask, each with a client of its own, as tasks and triggers have."""
+    """Let threads send requests, each with its own client, as tasks and triggers do."""
     with Simulator(seed=3, limit=100_000) as simulator:
-        simulator.fault("issueToken", "delay", seconds=1, times=None)  # long enough for all to come and ask
+        simulator.fault("issueToken", "delay", seconds=1, times=None)  # long enough for all threads to need a token
         credentials = BearerTokens(ApiKeyPair(simulator.primary_key, simulator.secondary_key))
         ready = threading.Barrier(THREADS)
         window = RateWindow()

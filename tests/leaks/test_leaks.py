@@ -1,4 +1,4 @@
-"""Nothing leaks: everything is driven at DEBUG level, then everything Airflow keeps and shows is searched."""
+"""No secret and no number leaks: run everything at DEBUG level, then search all that Airflow stores and shows."""
 
 from __future__ import annotations
 

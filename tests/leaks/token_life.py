@@ -1,4 +1,4 @@
-"""What becomes of tasks that wait for a minute on the clock with tokens that live for two seconds."""
+"""Tasks wait for a minute of wall time with tokens that live for two seconds."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ DAGS = Path(__file__).parent / "token_dags"
 
 @dataclass
 class Waited:
-    """What a minute came to.
+    """The results of the wait.
 
     :param tasks: task instances, as the REST API shows them.
-    :param seconds: from the moment when all tasks waited to that in which people began to hang up.
-    :param requests: what the service received in that time.
+    :param seconds: time from the moment when all tasks waited until the first call ended.
+    :param requests: requests that the service received in that time.
     """
 
     tasks: list[dict[str, Any]]
@@ -34,7 +34,7 @@ class Waited:
         return sum(task["state"] != "success" or task["try_number"] != 1 for task in self.tasks)
 
     def report(self) -> str:
-        """The figures."""
+        """Return the figures as text."""
         tokens = sum(request["operation"] == "issueToken" for request in self.requests)
         refused = sum(request["status"] == 401 for request in self.requests)
         return f"""\
@@ -46,7 +46,7 @@ tokens     of {LIFE} s, in {self.seconds:.0f} s of waiting by the clock: {len(se
 def wait_with_short_tokens(folder: Path) -> Waited:
     """Let the tasks of a whole Airflow wait.
 
-    :param folder: an empty one.
+    :param folder: an empty folder.
     """
     with Simulator(seed=7, speed=0, ignore_windows=True, limit=100_000, token_life=LIFE) as simulator:
         environment = {"AIRFLOW_CONN_VOLUBILE_DEFAULT": connection_json(simulator, auth="bearer")}

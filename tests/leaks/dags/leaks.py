@@ -1,4 +1,4 @@
-"""Every operator, sensor, trigger and notifier, on its way to success and to failure, with planted people."""
+"""Every operator, sensor, trigger and notifier, in success and in failure, with planted people."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OUTPUT = FOLDER / "output"
 UNKNOWN_ID = "11111111-2222-3333-4444-555555555555"
 CAMPAIGN: dict[str, Any] = {"name": "Winter tyres", "time_slots": ["09:00-12:00"], "agent_id": REMINDER_AGENT_ID}
 CALLS: dict[str, Any] = {"agent_id": REMINDER_AGENT_ID, "default_region": "FR"}
-# A busy Airflow may take a task for lost that is resumed soon after it was deferred: it tries again, we go on waiting.
+# A busy Airflow may lose a task that resumes soon after it was deferred. Airflow then retries it, and we wait on.
 AGAIN: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=1)}
 SOON: dict[str, Any] = {"poll_interval": 1}
 
@@ -61,7 +61,7 @@ def notifier(connection: str) -> VolubileCallNotifier:
 
 
 def works(connection: str, is_first: bool) -> None:
-    """All there is. Where things wait in two ways, the two Dags do it each in the other one."""
+    """Run everything. Of two ways to wait, each of the two Dags uses one."""
     common: dict[str, Any] = {"volubile_conn_id": connection} | AGAIN
     output = OUTPUT / connection
     file = str(FOLDER / "people.csv")
@@ -169,7 +169,7 @@ for connection in planted.WATCHED:
 
 
 def fails(connection: str, *only: str) -> None:
-    """All there is, or some of it, each for itself."""
+    """Run everything, or only some tasks, independently of each other."""
     people = {"recipients": str(FOLDER / "failing.csv"), "confirmation_timeout": 1}
     soon = {"timeout": 2, "poke_interval": 1}
     output = {"output_path": str(OUTPUT / connection)}
@@ -208,14 +208,14 @@ def fails(connection: str, *only: str) -> None:
 
 
 for connection, only in planted.FAILING.items():
-    # A callback of a Dag holds up the Dag processor: not where requests are tried again and again.
+    # A Dag's callback holds up the Dag processor, so leave it out where the client retries for long.
     callback = notifier(connection) if connection in planted.NOTIFYING else None
     with dag(f"fails_with_{connection}", on_failure_callback=callback):
         fails(connection, *only)
 
 with dag("fails_on_a_service_that_works"):
     lost = CALLS | {"volubile_conn_id": "lost", "recipients": str(FOLDER / "failing.csv"), "confirmation_timeout": 1}
-    # The answers to these requests are lost.
+    # The service drops the answers to these requests.
     VolubileCreateCampaignOperator(task_id="unknown", deferrable=True, **(lost | CAMPAIGN))
     VolubileBulkCallsOperator(task_id="asks", on_unknown="ask", **lost)
     known = CALLS | {"volubile_conn_id": "keys"}
@@ -223,7 +223,7 @@ with dag("fails_on_a_service_that_works"):
     VolubileBulkCallsOperator(task_id="nobody_to_call", recipients=rejected, **(known | {"default_region": None}))
     VolubileBulkCallsOperator(task_id="no_path", recipients="{{ briton() }}", **(known | {"default_region": "GB"}))
     VolubileCreateCallOperator(task_id="no_number", phone="{{ no_number() }}", **known)
-    # Nobody hangs up before these end.
+    # No call ends before these tasks end.
     VolubileBulkCallsOperator(task_id="too_long", recipients="{{ people() }}", timeout=1, **(known | SOON))
     VolubileCreateCampaignOperator(
         task_id="stopped",
@@ -234,7 +234,7 @@ with dag("fails_on_a_service_that_works"):
     )
 
 
-# Everything that must be found, each in a place of its own.
+# Leaks that the search must find, each in a different kind of place.
 print(planted.spelled("parsing"))
 with DAG(
     "careless",

@@ -1,4 +1,4 @@
-"""Four waits: for a campaign and for calls, in the triggerer and in a worker."""
+"""Four waits, for a campaign and for calls, in the triggerer and in a worker."""
 
 from __future__ import annotations
 
