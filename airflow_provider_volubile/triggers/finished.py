@@ -84,7 +84,7 @@ class FinishedWatch(Watch):
             if at < self.since or call.id in self._told:
                 return
             self._newest = max(self._newest, min(at, now))
-            if not (call.is_final or self.unchanged.has_ended(call, now)):
+            if not (call.is_final or self.has_stayed(call, now)):
                 self._open[call.id] = at
                 return
             self._open.pop(call.id, None)

@@ -60,6 +60,7 @@ def wait_event(
 ) -> WaitEvent:
     """What became of a wait, for the task that waits."""
     calls = [watch for watch in watches if isinstance(watch, CallsWatch)]
+    outcomes_of_transcripts = [outcome for watch in watches for outcome in watch.transcripts.values()]
     return WaitEvent(
         status=status,
         message=str(error) if error else str(progress),
@@ -77,8 +78,8 @@ def wait_event(
         final=error is not None and is_permanent(error),
         found={part: ids for watch in calls for part, ids in watch.found.items()},
         unlisted=sum(watch.unlisted for watch in calls),
-        transcripts_given_up=sum(len(watch.given_up) for watch in watches),
-        unusable_ids=sum(len(watch.unusable) for watch in watches),
+        transcripts_given_up=outcomes_of_transcripts.count("given_up"),
+        unusable_ids=outcomes_of_transcripts.count("unusable_id"),
     )
 
 

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from math import inf
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.calling.handles import CampaignRef, SubmissionHandle
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: What became of a transcript that is not waited for any longer.
+Transcript = Literal["there", "given_up", "unusable_id"]
 # A status that came later than this package is not known to be final. A call of such a status that has an end is over
 # when it has not changed in so many rounds and for so long.
 ROUNDS_UNCHANGED = 3
@@ -42,31 +44,8 @@ TIME_UNCHANGED = timedelta(minutes=1)
 TRANSCRIPT_PATIENCE = timedelta(minutes=15)
 
 
-class UnchangedCalls:
-    """Decides whether calls have ended whose status came later than this package, such as ``BUSY``."""
-
-    def __init__(self) -> None:
-        #: By id: what was seen, how often in a row, and when first in POSIX seconds.
-        self.seen: dict[str, tuple[str, int, float]] = {}
-        self._warned: set[str] = set()
-
-    def has_ended(self, call: Call, now: datetime) -> bool:
-        """Learn of a call in a round. Returns whether it has an end and has not changed for a while."""
-        if not wire.has_ended(call.status, has_end=call.end_time is not None):
-            return False
-        looks_like = f"{call.status} {call.end_time}"
-        before, times, since = self.seen.get(call.id, ("", 0, 0.0))
-        if before != looks_like:
-            times, since = 0, now.timestamp()
-        self.seen[call.id] = looks_like, times + 1, since
-        if times + 1 < ROUNDS_UNCHANGED or now.timestamp() - since < TIME_UNCHANGED.total_seconds():
-            return False
-        if call.status not in self._warned:
-            self._warned.add(call.status)
-            log.warning(
-                "This provider does not know the status %s. Calls of it that have an end are over.", call.status
-            )
-        return True
+# Statuses that were warned about.
+_warned: set[str] = set()
 
 
 class Watch:
@@ -89,12 +68,10 @@ class Watch:
         self.faults: dict[str, Fault] = {}
         #: Calls whose transcripts are missing: when each was first and last asked for, in POSIX seconds.
         self.transcripts_due: dict[str, tuple[float, float] | None] = {}
-        # Dicts of texts instead of sets: the garbage collector need not look at ten thousand of them.
-        self.given_up: dict[str, None] = {}
-        #: Ids that cannot be used in a request: such calls are only listed.
-        self.unusable: dict[str, None] = {}
-        self._transcribed: dict[str, None] = {}
-        self.unchanged = UnchangedCalls()
+        #: Calls whose transcripts are not waited for any longer. An id that cannot be used in a request is among them.
+        self.transcripts: dict[str, Transcript] = {}
+        #: Calls with an end and an unknown status: what was seen, in how many rounds, and since when (POSIX seconds).
+        self.unchanged: dict[str, tuple[str, int, float]] = {}
         self._attempts: dict[str, Attempt] = {}
         self._progress: Progress | None = None
 
@@ -120,17 +97,34 @@ class Watch:
     def observe(self, call: Call, now: datetime) -> None:
         """Learn of a call that belongs to this watch."""
         attempt = Attempt.of(call)
-        if not attempt.final and self.unchanged.has_ended(call, now):
+        if not attempt.final and self.has_stayed(call, now):
             attempt = attempt._replace(final=True)
         if self._attempts.get(call.id) == attempt:
             return
         self._attempts[call.id] = attempt
         self._progress = None
-        has_been_decided = call.id in self._transcribed or call.id in self.given_up
+        if call.id in self.transcripts:
+            return
         if not wire.is_id(call.id):
-            self.unusable[call.id] = None
-        elif self.with_transcripts and attempt.status in wire.TRANSCRIBED_CALL_STATUSES and not has_been_decided:
+            self.transcripts[call.id] = "unusable_id"
+        elif self.with_transcripts and attempt.status in wire.TRANSCRIBED_CALL_STATUSES:
             self.transcripts_due.setdefault(call.id, None)
+
+    def has_stayed(self, call: Call, now: datetime) -> bool:
+        """Whether a call of an unknown status, such as ``BUSY``, has an end and has not changed for a while."""
+        if not wire.has_ended(call.status, has_end=call.end_time is not None):
+            return False
+        looks = f"{call.status} {call.end_time}"
+        before, rounds, since = self.unchanged.get(call.id, ("", 0, 0.0))
+        if before != looks:
+            rounds, since = 0, now.timestamp()
+        self.unchanged[call.id] = looks, rounds + 1, since
+        if rounds + 1 < ROUNDS_UNCHANGED or now.timestamp() - since < TIME_UNCHANGED.total_seconds():
+            return False
+        if call.status not in _warned:
+            _warned.add(call.status)
+            log.warning("Status %s is not known to this provider. Calls of it that have an end are over.", call.status)
+        return True
 
     def listed(self, began: float) -> None:
         """Learn that its listing was read down to the horizon, from ``began`` (monotonic) on."""
@@ -141,7 +135,7 @@ class Watch:
     def observe_transcript(self, call_id: str) -> None:
         """Learn that a transcript is there."""
         self.transcripts_due.pop(call_id, None)
-        self._transcribed[call_id] = None
+        self.transcripts[call_id] = "there"
 
     def mark_untranscribed(self, call_id: str, now: datetime) -> None:
         """Learn that a transcript was asked for and is not there. After a while it is given up."""
@@ -150,7 +144,7 @@ class Watch:
         self.transcripts_due[call_id] = first, moment
         if moment - first >= TRANSCRIPT_PATIENCE.total_seconds():
             del self.transcripts_due[call_id]
-            self.given_up[call_id] = None
+            self.transcripts[call_id] = "given_up"
 
     def note_fault(self, what: str, error: VolubileError) -> None:
         """Learn that a request for ``what`` failed. A fault that lasts ends the watch."""
@@ -167,10 +161,9 @@ class Watch:
                 what: [fault.since + offset, None if fault.refused_since is None else fault.refused_since + offset]
                 for what, fault in self.faults.items()
             },
-            "unchanged": self.unchanged.seen,
+            "unchanged": self.unchanged,
             "transcripts_due": self.transcripts_due,
-            "transcribed": list(self._transcribed),
-            "given_up": list(self.given_up),
+            "transcripts": self.transcripts,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -180,10 +173,9 @@ class Watch:
             what: Fault(VolubileError(what), since - offset, None if refused is None else refused - offset)
             for what, (since, refused) in state["faults"].items()
         }
-        self.unchanged.seen = {call_id: tuple(seen) for call_id, seen in state["unchanged"].items()}
+        self.unchanged = {call_id: tuple(seen) for call_id, seen in state["unchanged"].items()}
         self.transcripts_due = {id: times and tuple(times) for id, times in state["transcripts_due"].items()}
-        self._transcribed = dict.fromkeys(state["transcribed"])
-        self.given_up = dict.fromkeys(state["given_up"])
+        self.transcripts = dict(state["transcripts"])
 
     def progress(self) -> Progress:
         """How far it has come. Counted after news only: it is asked for often, and thousands wait."""
@@ -337,7 +329,7 @@ class CallsWatch(Watch):
         #: Ids that the service does not know.
         self.missing: dict[str, None] = {}
         #: Ids that were found by their reference: those of each part, by its number.
-        self.found: dict[str, list[str]] = defaultdict(list)
+        self.found: dict[str, list[str]] = {}
         self._ids = dict.fromkeys(call_ids)
         self._pending = dict.fromkeys(self._ids)
         #: People who were accepted and of whom no call is known.
@@ -359,7 +351,7 @@ class CallsWatch(Watch):
     def listed(self, began: float) -> None:
         for call, part in self._finder.take(self.unlisted) if self._finder else ():
             self.unlisted -= 1
-            self.found[part].append(call.id)
+            self.found.setdefault(part, []).append(call.id)
             self._ids[call.id] = self._pending[call.id] = None
             self.observe(call, datetime.now(UTC))
 

@@ -24,6 +24,7 @@ from airflow_provider_volubile.exceptions import (
     VolubileNotFound,
     VolubileProtocolError,
     VolubileUnavailable,
+    VolubileWaitTimeout,
 )
 from airflow_provider_volubile.hooks.volubile import VolubileHook
 from airflow_provider_volubile.sensors.calls import VolubileCallsSensor
@@ -217,10 +218,11 @@ def test_a_call_with_an_unknown_status_and_an_end_is_over_once_it_stays_unchange
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(watches, "TIME_UNCHANGED", timedelta(seconds=0.2))
+    watches._warned.clear()
     service.status, service.end_time = "BUSY", datetime.now(UTC)
     with caplog.at_level(logging.WARNING):
         assert way(service, CAMPAIGN) == {"BUSY": 1}
-    assert len([record for record in caplog.records if "does not know the status BUSY" in record.message]) == 1
+    assert len([record for record in caplog.records if "Status BUSY is not known" in record.message]) == 1
 
 
 def test_a_call_with_an_unknown_status_is_not_over_while_it_changes(service: Service) -> None:
@@ -303,3 +305,13 @@ def test_calls_that_are_given_twice_are_waited_for_once(service: Service) -> Non
     result = poke(cast("Any", [bulk, bulk, "2", "3", "3"]), Store())
     assert result.xcom_value["recipients"] == 3
     assert result.xcom_value["counts"] == {"COMPLETED": 3}
+
+
+def test_a_campaign_known_by_its_calls_only_says_at_the_deadline_that_a_cancellation_is_not_noticed(
+    service: Service,
+) -> None:
+    ref = CampaignRef(id=None, name="Tyres [ref-1]", recipients=1)
+    handle = SubmissionHandle(kind="campaign", recipients=1, campaigns=[ref])
+    event = wait(service.client, handle, deadline=datetime.now(UTC), poll_interval=1)
+    with pytest.raises(VolubileWaitTimeout, match=r"Campaign 'Tyres \[ref-1\]' is known by its calls only"):
+        ending.finish_wait(handle, event, timeout=0)

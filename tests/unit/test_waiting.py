@@ -170,11 +170,11 @@ def test_transcripts_are_waited_for_and_given_up(simulator: Simulator, client: V
     assert not watch.is_over()
     poll_once(client, [watch], now=now() + timedelta(minutes=16))
     assert watch.is_over()
-    assert len(watch.given_up) == 3
+    assert list(watch.transcripts.values()) == ["given_up"] * 3
     transcribed = CallsWatch(simulator.load_calls(3), since=now() - HOUR_AGO, with_transcripts=True)
     poll_once(client, [transcribed], now=now())
     assert transcribed.is_over()
-    assert not transcribed.given_up
+    assert list(transcribed.transcripts.values()) == ["there"] * 3
 
 
 def test_calls_without_created_are_dated_by_their_start(simulator: Simulator, client: VolubileClient) -> None:
