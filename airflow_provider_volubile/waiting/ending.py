@@ -124,7 +124,11 @@ def finish_wait(
             )
         log.warning("No call of %d accepted people is listed; max_missing allows that.", unlisted)
     elif event["status"] == "timeout":
-        raise VolubileWaitTimeout(f"After {timeout:g} s: {event['message']}. The calls go on; a retry goes on waiting.")
+        message = f"After {timeout:g} s: {event['message']}. The calls go on; a retry goes on waiting."
+        for campaign in handle.get("campaigns", ()):
+            if campaign["id"] is None:
+                message += f" Campaign {campaign['name']!r} is known by its calls only: a cancellation is not noticed."
+        raise VolubileWaitTimeout(message)
     if missing := event["missing"]:
         more = f" ({len(missing)} such ids in all)" if len(missing) > 5 else ""
         raise VolubileInputError(f"This account has no call {', '.join(missing[:5])}{more}.")
