@@ -97,7 +97,7 @@ class _Repeat(_Handler):
         if self.path.endswith("/auth/token"):
             # No two tokens are the same.
             claims = {"iss": "echo", "exp": time.time() + 900, "jti": f"{len(self.server.tokens)} {time.time_ns()}"}
-            status, data = 200, {"token": jwt.encode(claims, "no secret of anybody's, only long enough")}
+            status, data = 200, {"token": jwt.encode(claims, "a secret that is only long enough"), "expiresIn": 900}
             self.server.tokens.append(data["token"])
         elif self.command == "GET" and _AGENT.fullmatch(self.path):
             status, data = 200, {"id": self.path.rpartition("/")[2], "name": told, "type": "OUTBOUND"}
