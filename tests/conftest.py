@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +25,7 @@ os.makedirs(os.environ["AIRFLOW__CORE__DAGS_FOLDER"], exist_ok=True)
 from hypothesis import settings  # noqa: E402
 
 from airflow_provider_volubile.simulator import Simulator  # noqa: E402
+from tests.database import copy_database  # noqa: E402
 
 # The machine decides no verdict: neither its speed nor its luck.
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -35,9 +34,7 @@ settings.load_profile("steady")
 
 @pytest.fixture(scope="session")
 def metadata_database() -> None:
-    airflow = Path(sys.executable).parent / "airflow"
-    result = subprocess.run([airflow, "db", "migrate"], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
+    copy_database(Path(HOME))
 
 
 @pytest.fixture(scope="session")

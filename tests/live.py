@@ -8,7 +8,6 @@ import os
 import random
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,10 +16,21 @@ from typing import Any
 import requests
 
 from airflow_provider_volubile.simulator import Simulator
+from tests.database import AIRFLOW, copy_home
 
-AIRFLOW = Path(sys.executable).parent / "airflow"
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 FINISHED = ("success", "failed")
+#: A plugin that saves time: tasks are forked from the scheduler, and then need not import these modules.
+WARM = """
+import sys
+if "scheduler" in sys.argv:
+    import airflow.providers.standard.decorators.python, airflow.providers.standard.operators.empty
+    import airflow.sdk.execution_time.task_runner, phonenumbers
+    import airflow_provider_volubile.api.client, airflow_provider_volubile.operators.agents
+    import airflow_provider_volubile.operators.campaigns, airflow_provider_volubile.operators.exports
+    import airflow_provider_volubile.notifications.call, airflow_provider_volubile.sensors.calls
+    import airflow_provider_volubile.sensors.campaigns
+"""
 
 
 def free_port() -> int:
@@ -82,14 +92,21 @@ class LiveAirflow:
             "AIRFLOW__CORE__PARALLELISM": "4",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",  # the files do not change
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database or f"sqlite:///{home}/airflow.db",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
             **(environment or {}),
         }
 
     def __enter__(self) -> LiveAirflow:
-        self.run("db", "migrate")
+        copy_home(self.home)
+        if not self.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].startswith("sqlite:"):
+            self.run("db", "migrate")
+        plugins = self.home / "plugins"
+        plugins.mkdir(exist_ok=True)
+        (plugins / "warm.py").write_text(WARM)
         try:
             for component in self.components:
                 self.start(component)

@@ -13,7 +13,7 @@ from tests.live import LiveAirflow
 
 from .conftest import Keep
 
-pytestmark = [pytest.mark.airflow, pytest.mark.browser]
+pytestmark = [pytest.mark.airflow, pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 FORM: dict[str, Any] = get_provider_info()["connection-types"][0]  # type: ignore[index]
 PLACEHOLDERS: dict[str, str] = FORM["ui-field-behaviour"]["placeholders"]

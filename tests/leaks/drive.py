@@ -24,17 +24,6 @@ from tests.leaks.servers import Echo, Listener
 from tests.live import LiveAirflow
 
 ROOT = Path(__file__).parents[2]
-#: A plugin that saves time: tasks are forked from the scheduler, and then need not import these modules.
-WARM = """
-import sys
-if "scheduler" in sys.argv:
-    import airflow.providers.standard.decorators.python, airflow.providers.standard.operators.empty
-    import airflow.sdk.execution_time.task_runner, phonenumbers
-    import airflow_provider_volubile.api.client, airflow_provider_volubile.operators.agents
-    import airflow_provider_volubile.operators.campaigns, airflow_provider_volubile.operators.exports
-    import airflow_provider_volubile.notifications.call, airflow_provider_volubile.sensors.calls
-    import airflow_provider_volubile.sensors.campaigns, airflow_provider_volubile.simulator
-"""
 WORKING = [f"works_with_{mode}" for mode in planted.MODES]
 FAILING = [f"fails_with_{connection}" for connection in planted.FAILING]
 #: Dags whose notifier calls a person, on success or failure, through a service that can receive the request.
@@ -129,8 +118,7 @@ def drive_and_search(folder: Path) -> Found:
     """
     found = Found()
     home, people = folder / "airflow", folder / "people"
-    (home / "plugins").mkdir(parents=True)
-    (home / "plugins" / "warm.py").write_text(WARM)
+    home.mkdir(parents=True)
     people.mkdir()
     planted.write_files(people)
     fernet_key = Fernet.generate_key().decode()

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -115,7 +115,9 @@ def written(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def set_boundaries(submission: Any) -> None:
     """Wrap the submission's functions. Called when the operators' module was loaded."""
-    from airflow_provider_volubile.api import transport, wire
+    from urllib3.connection import HTTPConnection
+
+    from airflow_provider_volubile.api import wire
     from airflow_provider_volubile.calling import sending_parts as dialling
     from airflow_provider_volubile.calling.journal import SubmissionJournal as Journal
 
@@ -162,13 +164,14 @@ def set_boundaries(submission: Any) -> None:
 
         dialler.send = send  # type: ignore[method-assign]
 
-    class Body(transport._Body):
-        def __iter__(self) -> Iterator[bytes]:
-            yield from super().__iter__()
-            if sending:  # it was handed to the network; the answer is still to come
-                pass_by("before-answer")
+    request = HTTPConnection.request
 
-    transport._Body = Body  # type: ignore[misc]
+    def handed_over(self: Any, *args: Any, **kwargs: Any) -> None:
+        request(self, *args, **kwargs)
+        if sending:  # it was handed to the network; the answer is still to come
+            pass_by("before-answer")
+
+    HTTPConnection.request = handed_over  # type: ignore[method-assign]
 
     set_forgetfulness(Operator, dialling)
 
