@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from airflow_provider_volubile.exceptions import VolubileInputError
+
+if TYPE_CHECKING:
+    from airflow_provider_volubile.calling.journal import SubmissionJournal
 
 SubmissionKind = Literal["campaign", "bulk", "call"]
 
@@ -28,10 +31,10 @@ class SubmissionHandle(TypedDict, total=False):
     :ivar rejected: rows that nobody was called for.
     :ivar campaigns: of a campaign submission: id, name and number of recipients of each part.
     :ivar redial: of a campaign submission: ``max``, ``delay``, ``retry_on``.
+    :ivar schedule: of a campaign submission: its calling hours, as ``Schedule.dump()`` gives them.
     :ivar call_ids: of bulk and single calls: their ids, as far as they were known.
     :ivar reference: of bulk and single calls: what the ``airflow_ref`` in each call's context begins with.
     :ivar references: the same, of a handle that a sensor made of several.
-    :ivar schedule: of a campaign submission: the calling hours, as :meth:`.Schedule.dump` gives them.
     :ivar counts: after waiting: number of people by outcome, ``NEVER_DIALED`` included.
     :ivar outcomes: where the outcomes table was written, if it was asked for.
     """
@@ -42,13 +45,42 @@ class SubmissionHandle(TypedDict, total=False):
     recipients: int
     rejected: int
     campaigns: list[CampaignRef]
-    redial: dict[str, Any]
+    redial: Mapping[str, Any]
+    schedule: Mapping[str, Any]
     call_ids: list[str]
     reference: str
     references: list[str]
-    schedule: dict[str, Any]
     counts: dict[str, int]
     outcomes: str
+
+
+def handle_of(journal: SubmissionJournal) -> SubmissionHandle:
+    """What a submission hands over, from what its journal knows by now."""
+    head = journal.head
+    refused = len(journal.numbers("refused"))  # only a request for one person is refused and passed over
+    handle = SubmissionHandle(
+        kind=head.kind,
+        agent_id=head.agent_id,
+        submitted_at=head.submitted_at,
+        recipients=head.recipients - refused,
+        rejected=head.rejected + refused,
+    )
+    if head.kind == "campaign":
+        handle["campaigns"] = [
+            CampaignRef(
+                id=next(iter(journal[number].ids), None),
+                name=journal[number].name or "",
+                recipients=journal.size(number),
+            )
+            for number in journal.numbers("accepted")
+        ]
+        handle["redial"] = head.settings["redial"]
+        if head.schedule:
+            handle["schedule"] = head.schedule
+    else:
+        handle["call_ids"] = [call_id for record in journal for call_id in record.ids]
+        handle["reference"] = head.reference
+    return SubmissionHandle(**{**handle, **(head.completed or {})})  # type: ignore[typeddict-item]
 
 
 def handles_and_ids(value: Any, name: str) -> Iterator[SubmissionHandle | str]:

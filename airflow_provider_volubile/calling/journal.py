@@ -4,9 +4,14 @@ A repeated request is a second telephone call to a real person, and the service 
 request that dials is written down before it is sent ("in flight") and again when its answer is there ("accepted"), in
 a store that outlives retries, deferrals and dead workers: Airflow's task state store. A new try reads it first.
 
-The order is the whole protection: write "in flight", send, write "accepted". Whatever dies in between leaves the part
-in flight, and an in-flight part is never simply sent again. Two processes of one task cannot both write: Airflow gives
-every try another id and refuses the store to the earlier one, so a worker that was taken for dead cannot begin a part.
+The order is the whole protection: write "in flight", send, write "accepted". If the process dies in between, the part
+stays in flight, and a part in flight is never simply sent again. Two processes of one task cannot both write: Airflow
+gives every try another id and refuses the store to the earlier one.
+
+Versions: this module writes :data:`VERSION` and reads all of :data:`READABLE`, since a campaign may wait for a week
+across an upgrade. What it cannot read stops the task before anything is sent. Raise ``VERSION`` when an older provider
+would misread what is written; translate what older ones wrote in ``Head.load`` and ``PartRecord.load``. Version 2 had
+no state ``to_resend``: it wrote ``pending`` with ``resent``.
 """
 
 from __future__ import annotations
@@ -14,8 +19,8 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
@@ -24,8 +29,10 @@ from airflow_provider_volubile.calling.recipients import Recipient
 from airflow_provider_volubile.exceptions import VolubileInputsChanged, VolubileUnknownSubmission
 
 Part = Sequence[Recipient]
+State = Literal["pending", "in_flight", "to_resend", "accepted", "refused"]
 
-VERSION = 2
+VERSION = 3
+READABLE = (2, 3)
 HEAD_KEY = "volubile_submission"
 PARTS_KEY = "volubile_parts_{generation}_{block}"
 # A change of one part writes its whole block: small blocks write little, few blocks are read soon. The store warns
@@ -50,17 +57,17 @@ class PartRecord:
     """What is known of one part.
 
     :param state: ``pending`` was never sent, or certainly not taken; ``in_flight`` may or may not have been taken;
+        ``to_resend`` is the same, but somebody decided to send it again (it is looked for once more before);
         ``accepted`` was taken and ``refused`` was answered with a definite no: neither is ever sent again.
     :param sent_at: when it was first sent, aware, to the second.
-    :param missed_at: when a look first found nothing of it, or not all of it; likewise.
-    :param resent: it is to be, or was, sent again although nobody knew whether it had been taken. While ``pending``
-        it is looked for once more before.
+    :param missed_at: when a look first found nothing of it; likewise.
+    :param resent: it is being, or was, sent again although it was not known whether it had been taken.
     :param name: the campaign's name as it was sent.
     :param ids: the campaign's id, or the ids of the calls, as far as they are known.
     :param reason: why it was refused.
     """
 
-    state: Literal["pending", "in_flight", "accepted", "refused"] = "pending"
+    state: State = "pending"
     sent_at: datetime | None = None
     missed_at: datetime | None = None
     resent: bool = False
@@ -82,18 +89,69 @@ class PartRecord:
 
     @classmethod
     def load(cls, value: Mapping[str, Any]) -> PartRecord:
-        return cls(
-            state=value["state"],
-            sent_at=_moment(value.get("sent")),
-            missed_at=_moment(value.get("missed")),
-            resent=bool(value.get("resent")),
-            name=value.get("name"),
-            ids=tuple(value.get("ids", ())),
-            reason=value.get("reason"),
+        sent, missed = (
+            datetime.fromtimestamp(value[key], UTC) if value.get(key) else None for key in ("sent", "missed")
         )
+        state, resent = value["state"], bool(value.get("resent"))
+        if state == "pending" and resent:  # as version 2 wrote it
+            state, resent = "to_resend", False
+        return cls(state, sent, missed, resent, value.get("name"), tuple(value.get("ids", ())), value.get("reason"))
 
 
 PENDING = PartRecord()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What is known of a submission as a whole; JSON.
+
+    :param agent_id: the agent who calls, whatever the task's inputs say by now.
+    :param settings: what must be the same for all parts, beside the agent.
+    :param fingerprint: see :func:`fingerprint`.
+    :param recipients: people in all parts.
+    :param parts: number of parts.
+    :param part_size: people in a part; the last may have fewer.
+    :param block: parts whose records share a key of the store.
+    :param submitted_at: no part was sent before; ISO 8601.
+    :param max_tries: as Airflow counts them: it raises the number whenever somebody clears the task.
+    :param salt: tells submissions of the same name apart: a Dag run made anew with its old id, or two Airflows.
+    :param generation: how often the task was told to call everyone again on purpose.
+    :param begun: the last block of which a part was sent; -1 before.
+    :param reference: what the reference of each part begins with.
+    :param rejected: rows of the input that nobody is called for.
+    :param schedule: the calling hours of a campaign.
+    :param completed: what a later try returns instead of dialling, once everything is done.
+    """
+
+    kind: SubmissionKind
+    agent_id: str
+    settings: Mapping[str, Any]
+    fingerprint: str
+    recipients: int
+    parts: int
+    part_size: int
+    block: int
+    submitted_at: str
+    max_tries: int
+    salt: str
+    generation: int = 0
+    begun: int = -1
+    reference: str = ""
+    rejected: int = 0
+    schedule: Mapping[str, Any] | None = None
+    completed: Mapping[str, Any] | None = None
+
+    @classmethod
+    def load(cls, store: Store) -> Head | None:
+        value = store.get(HEAD_KEY)
+        if value is None:
+            return None
+        if value.get("version") not in READABLE:
+            raise VolubileUnknownSubmission(
+                "Another version of this provider wrote what this task has sent. Nothing was sent now. Let that "
+                "version go on with this task, or call the people in a new Dag run."
+            )
+        return cls(**{field.name: value[field.name] for field in fields(cls) if field.name in value})
 
 
 def fingerprint(
@@ -110,36 +168,30 @@ def fingerprint(
     return digest.hexdigest()
 
 
-def salt() -> str:
-    """What tells submissions of the same name apart: a Dag run made anew with its old id, or two Airflows."""
-    return secrets.token_hex(SALT_LENGTH // 2)
-
-
-def reference(dag_id: str, run_id: str, task_id: str, map_index: int, generation: int = 0) -> str:
+def reference(dag_id: str, run_id: str, task_id: str, map_index: int | None, generation: int = 0) -> str:
     """A short name for one task's submission: the same on every try, another in every run.
 
+    :param map_index: None and -1 are the same: the task is not mapped.
     :param generation: how often the task was told to call everyone again on purpose.
     """
-    identity = json.dumps([dag_id, run_id, task_id, map_index, generation])
+    identity = json.dumps([dag_id, run_id, task_id, -1 if map_index is None else map_index, generation])
     return hashlib.sha256(identity.encode()).hexdigest()[:REFERENCE_LENGTH]
-
-
-def salt_of(reference: str) -> str:
-    """The salt in the reference of a part."""
-    return reference[REFERENCE_LENGTH : REFERENCE_LENGTH + SALT_LENGTH]
 
 
 class SubmissionJournal:
     """The journal of one task's submission, kept in a store.
 
     Get it with :meth:`open`; it then holds a record for each part. Every change is written before the method returns.
+
+    :param is_new: nothing of this submission was sent before.
+    :param was_lost: there was nothing at all in the store: the task never got so far, or the store was emptied.
     """
 
-    def __init__(self, store: Store, head: dict[str, Any], *, is_new: bool = False, was_lost: bool = False) -> None:
+    def __init__(self, store: Store, head: Head, *, is_new: bool = False, was_lost: bool = False) -> None:
+        self.head = head
+        self.is_new = is_new
+        self.was_lost = was_lost
         self._store = store
-        self._head = head
-        self._is_new = is_new
-        self._was_lost = was_lost
         self._records = {} if is_new else _load_records(store, head)
 
     @classmethod
@@ -147,6 +199,7 @@ class SubmissionJournal:
         cls,
         store: Store,
         *,
+        task: tuple[str, str, str, int | None],
         kind: SubmissionKind,
         agent_id: str,
         parts: Sequence[Part],
@@ -158,107 +211,62 @@ class SubmissionJournal:
         """Read what earlier tries left, or begin. Nothing is written yet.
 
         :param store: survives everything but the Dag run itself.
+        :param task: Dag, run, task and map index.
         :param parts: the recipients of this try, cut in parts.
         :param now: the present, aware; becomes ``submitted_at`` of a new journal.
-        :param settings: JSON of what must be the same for all parts, beside the agent.
-        :param max_tries: as Airflow counts them: it raises the number whenever somebody clears the task.
         :param allow_resubmit: when the task was cleared after its submission had come to its end, call everyone
             again. A mere retry never does: a worker may die between the end and its report.
         :raises VolubileInputsChanged: an earlier try sent other people, another order, another agent or other
             settings, and something of that was, or may have been, accepted.
         """
-        head = {
-            "version": VERSION,
-            "kind": kind,
-            "agent_id": agent_id,
-            "settings": dict(settings or {}),
-            "fingerprint": fingerprint(kind, agent_id, parts, settings),
-            "recipients": sum(map(len, parts)),
-            "parts": len(parts),
-            "part_size": max(map(len, parts), default=1),
-            "block": max(1, IDS_PER_BLOCK // max(map(len, parts), default=1)),
-            "generation": 0,
-            "salt": salt(),
-            "begun": -1,
-            "submitted_at": now.isoformat(),
-            "max_tries": max_tries,
-        }
-        earlier = _load_head(store)
+        part_size = max(map(len, parts), default=1)
+        head = Head(
+            kind=kind,
+            agent_id=agent_id,
+            settings=dict(settings or {}),
+            fingerprint=fingerprint(kind, agent_id, parts, settings),
+            recipients=sum(map(len, parts)),
+            parts=len(parts),
+            part_size=part_size,
+            block=max(1, IDS_PER_BLOCK // part_size),
+            submitted_at=now.isoformat(),
+            max_tries=max_tries,
+            salt=secrets.token_hex(SALT_LENGTH // 2),
+        )
+        earlier = Head.load(store)
+
+        def new(generation: int) -> SubmissionJournal:
+            name = reference(*task, generation) + head.salt
+            return cls(
+                store, replace(head, generation=generation, reference=name), is_new=True, was_lost=earlier is None
+            )
+
         if earlier is None:
-            return cls(store, head, is_new=True, was_lost=True)
-        was_cleared = earlier.get("max_tries") != max_tries
-        if allow_resubmit and was_cleared and earlier.get("completed") is not None:
-            return cls(store, head | {"generation": earlier["generation"] + 1}, is_new=True)
-        journal = cls(store, dict(earlier))
-        if earlier["fingerprint"] == head["fingerprint"]:
+            return new(0)
+        if not earlier.reference:  # version 2 wrote it later than the rest
+            earlier = replace(earlier, reference=reference(*task, earlier.generation) + earlier.salt)
+        was_cleared = earlier.max_tries != max_tries
+        if allow_resubmit and was_cleared and earlier.completed is not None:
+            return new(earlier.generation + 1)
+        journal = cls(store, earlier)
+        if earlier.fingerprint == head.fingerprint:
             return journal
         if journal.has_begun:
-            raise VolubileInputsChanged(
-                journal.changed(f"has {head['recipients']} recipients in {head['parts']} requests")
-            )
-        return cls(store, head | {"generation": earlier["generation"]}, is_new=True)
+            raise VolubileInputsChanged(journal.changed(f"has {head.recipients} recipients in {head.parts} requests"))
+        return new(earlier.generation)
 
     @classmethod
     def resume(cls, store: Store) -> SubmissionJournal | None:
         """The journal as an earlier step left it, whatever the inputs are now; None if nothing was ever begun."""
-        head = _load_head(store)
-        return cls(store, dict(head)) if head else None
-
-    @property
-    def is_new(self) -> bool:
-        """Whether nothing of this submission was sent before."""
-        return self._is_new
-
-    @property
-    def was_lost(self) -> bool:
-        """Whether there was nothing at all in the store: the task never got so far, or the store was emptied."""
-        return self._was_lost
-
-    @property
-    def agent_id(self) -> str:
-        """The agent who calls, whatever the task's inputs say by now."""
-        return str(self._head["agent_id"])
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """What is the same for all parts, likewise."""
-        settings: Mapping[str, Any] = self._head["settings"]
-        return settings
-
-    @property
-    def kind(self) -> SubmissionKind:
-        kind: SubmissionKind = self._head["kind"]
-        return kind
-
-    @property
-    def recipients(self) -> int:
-        """People in all parts."""
-        return int(self._head["recipients"])
-
-    @property
-    def fingerprint(self) -> str:
-        return str(self._head["fingerprint"])
-
-    @property
-    def generation(self) -> int:
-        return int(self._head["generation"])
-
-    @property
-    def salt(self) -> str:
-        return str(self._head["salt"])
+        head = Head.load(store)
+        return cls(store, head) if head else None
 
     @property
     def submitted_at(self) -> datetime:
-        return datetime.fromisoformat(self._head["submitted_at"])
-
-    @property
-    def completed(self) -> dict[str, Any] | None:
-        """What :meth:`complete` was given by an earlier try, if that try came to its end."""
-        value: dict[str, Any] | None = self._head.get("completed")
-        return value
+        return datetime.fromisoformat(self.head.submitted_at)
 
     def __len__(self) -> int:
-        return int(self._head["parts"])
+        return self.head.parts
 
     def __getitem__(self, part: int) -> PartRecord:
         return self._records.get(part, PENDING)
@@ -266,27 +274,38 @@ class SubmissionJournal:
     def __iter__(self) -> Iterator[PartRecord]:
         return (self[part] for part in range(len(self)))
 
+    def numbers(self, *states: State) -> list[int]:
+        """The parts in one of these states, in order."""
+        return [number for number, record in enumerate(self) if record.state in states]
+
     def size(self, part: int) -> int:
         """People in one part: all parts but the last are full."""
-        full: int = self._head["part_size"]
-        return min(full, self.recipients - part * full)
+        return min(self.head.part_size, self.head.recipients - part * self.head.part_size)
 
-    def nameless(self) -> list[int]:
-        """Accepted parts of which not every person's id is known."""
-        return [
-            number
-            for number, record in enumerate(self)
-            if record.state == "accepted" and len(record.ids) < self.size(number)
-        ]
+    def reference_of(self, part: int) -> str:
+        """What each recipient of a part carries in the context: it tells which request made a call."""
+        return f"{self.head.reference}-{part + 1}"
+
+    def missing_ids(self) -> list[int]:
+        """Accepted parts of which not every call's id is known. Calls of campaigns are found by the campaign's name."""
+        if self.head.kind == "campaign":
+            return []
+        return [number for number in self.numbers("accepted") if len(self[number].ids) < self.size(number)]
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything was, or may have been, sent."""
+        return any(record != PENDING for record in self)
 
     def begin(self, part: int, *, now: datetime, name: str | None = None) -> None:
         """Write down that ``part`` is about to be sent."""
         record = self[part]
-        if (block := part // self._head["block"]) > self._head["begun"]:
+        if (block := part // self.head.block) > self.head.begun:
             # Before the part, not after it: if this is the store's last word, nothing is in flight.
             self._write_block(block)
-            self._write_head(self._head | {"begun": block})
-        self._write({part: PartRecord("in_flight", record.sent_at or now, name=name, resent=record.resent)})
+            self._write_head(replace(self.head, begun=block))
+        resent = record.state == "to_resend"
+        self._write({part: PartRecord("in_flight", record.sent_at or now, name=name, resent=resent)})
 
     def accept(self, part: int, ids: Sequence[str] = ()) -> None:
         """Write down that the service took ``part``, with the ids known so far."""
@@ -310,105 +329,89 @@ class SubmissionJournal:
         # Of a part that is sent for the second time, only the second certainly was not taken.
         self._write({part: _to_resend(self[part]) if self[part].resent else PENDING for part in parts})
 
-    def resend(self, part: int) -> None:
-        """Write down that ``part`` shall be sent again although nobody knows whether it was taken."""
-        self._write({part: _to_resend(self[part])})
+    def resend(self, *parts: int) -> None:
+        """Write down that ``parts`` shall be sent again although it is not known whether they were taken."""
+        self._write({part: _to_resend(self[part]) for part in parts})
 
     def miss(self, *parts: int, now: datetime) -> None:
-        """Write down that a look did not find ``parts``, or not all of them. The first such moment counts."""
+        """Write down that a look did not find ``parts``. The first such moment counts."""
         self._write({part: replace(self[part], missed_at=now) for part in parts if self[part].missed_at is None})
 
-    def adopt(self, salt: str) -> None:
-        """Take the salt of an earlier try that the store had lost. Written with the next note."""
-        self._head = self._head | {"salt": salt}
-
-    def suspect(self, since: datetime, names: Sequence[str | None]) -> None:
+    def recover(self, found: str, since: datetime, name: Callable[[str], str | None]) -> None:
         """Write down that each part may have been sent at any time from ``since`` on: the store had lost it.
 
-        :param names: the campaign's name for each part.
+        :param found: the reference of a call that an earlier try had made.
+        :param name: the name of a campaign by its reference.
         """
-        head = self._head | {"submitted_at": since.isoformat(), "begun": (len(self) - 1) // self._head["block"]}
-        # Parts before the head: without a head the next try suspects them again.
-        self._write({part: PartRecord("in_flight", since, name=name) for part, name in enumerate(names)})
-        self._write_head(head)
+        salt = found[REFERENCE_LENGTH : REFERENCE_LENGTH + SALT_LENGTH]
+        self.head = replace(
+            self.head,
+            reference=found[: REFERENCE_LENGTH + SALT_LENGTH],
+            salt=salt,
+            submitted_at=since.isoformat(),
+            begun=(len(self) - 1) // self.head.block,
+        )
+        # Parts before the head: without a head the next try looks again.
+        self._write(
+            {part: PartRecord("in_flight", since, name=name(self.reference_of(part))) for part in range(len(self))}
+        )
+        self._write_head(self.head)
 
     def complete(self, result: Mapping[str, Any]) -> None:
         """Write down that everything is done, with what a later try shall return instead of dialling."""
-        self._write_head(self._head | {"completed": dict(result)})
+        self._write_head(replace(self.head, completed=dict(result)))
 
-    def note(self, **values: Any) -> None:
-        """Keep small JSON values beside the submission."""
-        if self._is_new or self._head | values != self._head:
-            self._write_head(self._head | values)
-
-    def noted(self, key: str) -> Any:
-        return self._head.get(key)
-
-    def _write(self, records: Mapping[int, PartRecord]) -> None:
-        """Write records, and those that share a block with them."""
-        self._records.update(records)
-        for block in sorted({part // self._head["block"] for part in records}):
-            self._write_block(block)
-
-    def _write_block(self, block: int) -> None:
-        size = self._head["block"]
-        numbers = range(block * size, min((block + 1) * size, len(self)))
-        known = {str(number): self[number].dump() for number in numbers if self[number] != PENDING}
-        self._store.set(_parts_key(self._head, block), known)
-
-    def _write_head(self, head: dict[str, Any]) -> None:
-        self._store.set(HEAD_KEY, head)
-        self._head = head
-        self._is_new = False
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether anything was, or may have been, sent."""
-        return any(record != PENDING for record in self)
+    def update(self, **changes: Any) -> None:
+        """Write down changes of the head."""
+        if (head := replace(self.head, **changes)) != self.head or self.is_new:
+            self._write_head(head)
 
     def changed(self, this_try: str) -> str:
         """Say that the inputs changed.
 
         :param this_try: what this try has instead.
         """
-        states = ["in_flight" if record.resent and record.state == "pending" else record.state for record in self]
+        accepted, unknown, refused, pending = (
+            len(self.numbers(*states))
+            for states in (("accepted",), ("in_flight", "to_resend"), ("refused",), ("pending",))
+        )
         return (
             "The recipients, the agent or how they are called (submit_as, redial) changed since an earlier try of this "
-            "task. That try had "
-            f"{self.recipients} recipients in {len(self)} requests: {states.count('accepted')} were accepted, "
-            f"{states.count('in_flight')} may have been, {states.count('refused')} were refused and "
-            f"{states.count('pending')} not sent. This try {this_try}. Nothing was sent. Restore the earlier input and "
-            "clear the task to go on with it, or call the new people in a new Dag run."
+            f"task. That try had {self.head.recipients} recipients in {len(self)} requests: {accepted} were accepted, "
+            f"{unknown} may have been, {refused} were refused and {pending} not sent. This try {this_try}. Nothing was "
+            "sent. Restore the earlier input and clear the task to go on with it, or call the new people in a new Dag "
+            "run."
         )
 
+    def _write(self, records: Mapping[int, PartRecord]) -> None:
+        """Write records, and those that share a block with them."""
+        self._records.update(records)
+        for block in sorted({part // self.head.block for part in records}):
+            self._write_block(block)
 
-def _moment(timestamp: int | None) -> datetime | None:
-    return datetime.fromtimestamp(timestamp, UTC) if timestamp else None
+    def _write_block(self, block: int) -> None:
+        numbers = range(block * self.head.block, min((block + 1) * self.head.block, len(self)))
+        known = {str(number): self[number].dump() for number in numbers if self[number] != PENDING}
+        self._store.set(_parts_key(self.head, block), known)
+
+    def _write_head(self, head: Head) -> None:
+        self._store.set(HEAD_KEY, {"version": VERSION} | asdict(head))
+        self.head, self.is_new = head, False
 
 
 def _to_resend(record: PartRecord) -> PartRecord:
-    return PartRecord(sent_at=record.sent_at, name=record.name, resent=True)
+    return PartRecord("to_resend", record.sent_at, name=record.name)
 
 
-def _load_head(store: Store) -> Mapping[str, Any] | None:
-    head: Mapping[str, Any] | None = store.get(HEAD_KEY)
-    if head is not None and head.get("version") != VERSION:
-        raise VolubileUnknownSubmission(
-            "Another version of this provider wrote what this task has sent. Nothing was sent now. Let that version go "
-            "on with this task, or call the people in a new Dag run."
-        )
-    return head
+def _parts_key(head: Head, block: int) -> str:
+    return PARTS_KEY.format(generation=head.generation, block=block)
 
 
-def _parts_key(head: Mapping[str, Any], block: int) -> str:
-    return PARTS_KEY.format(generation=head["generation"], block=block)
-
-
-def _load_records(store: Store, head: Mapping[str, Any]) -> dict[int, PartRecord]:
+def _load_records(store: Store, head: Head) -> dict[int, PartRecord]:
     records = {}
-    for block in range(-(-head["parts"] // head["block"])):
+    for block in range(-(-head.parts // head.block)):
         value = store.get(_parts_key(head, block))
-        if value is None and block <= head["begun"]:
+        if value is None and block <= head.begun:
             raise VolubileUnknownSubmission(
                 f"Key {_parts_key(head, block)} is gone from this task's state store: it told what was sent to whom. "
                 "Nothing was sent now. Look in Volubile's dashboard who was called, and call the others in a new Dag "

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.calling import tables
@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 
 REJECTIONS_LOGGED = 20
 
+NO_COUNTRY = (
+    "does not begin with + and a country code, and no default_region is set (a spreadsheet may have dropped the + or a "
+    "leading zero)"
+)
 TOO_LONG = "is too long for a number of its country (two numbers in one cell?)"
 
 RESERVED = "system"
@@ -31,9 +35,15 @@ RESERVED = "system"
 _PROMPT_NAME = re.compile(r"[A-Za-z0-9_]+")
 
 _DIGIT = re.compile(r"\d")
-_SPREADSHEET_FLOAT = re.compile(r"\+?\d+(?:[.,]\d+)?[eE]\+?\d+")
-_DECIMAL = re.compile(r"\+?\d+[.,]0+")
 _NUMBER = re.compile(r"\+?[\d\s()./\-\u2010-\u2015\u2212]*\d[\d\s()./\-\u2010-\u2015\u2212]*")
+# What spreadsheets make of numbers, and why it cannot be used.
+_SPOILT = {
+    re.compile(r"\+?\d+(?:[.,]\d+)?[eE]\+?\d+"): (
+        "a spreadsheet turned the number into scientific notation (as in 3.36E+10), which may have cost digits; format "
+        "the column as text there and enter it again"
+    ),
+    re.compile(r"\+?\d+[.,]0+"): ("the number was stored as a decimal (as in 33600000000.0); store the column as text"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +115,7 @@ def read_recipients(
     """
     if isinstance(context_fields, str):
         context_fields = [name.strip() for name in context_fields.split(",") if name.strip()]
-    parse = _NumberReader(default_region, strict_numbers)
+    _check_region(default_region)
     table = _open(source, phone_field)
     accepted: dict[str, Recipient] = {}
     rejected: list[Rejection] = []
@@ -118,20 +128,27 @@ def read_recipients(
         if isinstance(cells.get("context", ""), Mapping | None):
             cells |= {str(key): value for key, value in (cells.pop("context") or {}).items()}
         columns.update(dict.fromkeys(cells))
-        number = parse(raw)
-        if fault is None and number.reason is None and number.phone in accepted:
-            fault = f"same number as line {accepted[number.phone].line}"
-        reason = fault or number.reason
-        if reason is not None:
-            rejected.append(Rejection(line, mask_phone(number.phone), reason))
+        phone, is_known, reason = _read_number(raw, default_region)
+        if fault is None and reason is None and phone in accepted:
+            fault = f"same number as line {accepted[phone].line}"
+        if fault is None and reason is None and strict_numbers and not is_known:
+            fault = "lies in no range known to be in use (strict_numbers)"
+        if fault or reason:
+            rejected.append(Rejection(line, mask_phone(phone), fault or str(reason)))
             continue
-        context = _context(cells, context_fields, f"{table.name}, line {line}")
-        accepted[number.phone] = Recipient(number.phone, context, line)
-        unknown_range += not number.known_range
+        chosen = {
+            name: value
+            for name, value in cells.items()
+            if name != RESERVED and (context_fields is None or name in context_fields)
+        }
+        try:
+            accepted[phone] = Recipient(phone, wire.context_values(chosen), line)
+        except VolubileInputError as error:
+            raise VolubileInputError(f"{table.name}, line {line}: {error}") from error
+        unknown_range += not is_known
 
     _check_columns(table, columns, phone_field, context_fields)
-    _warn_of_columns(table.name, [name for name in columns if context_fields is None or name in context_fields])
-    _warn_of_rows(table.name, rejected, unknown_range)
+    _report_rejections(table.name, rejected, unknown_range)
     return Recipients(tuple(accepted.values()), tuple(rejected), unknown_range)
 
 
@@ -167,36 +184,23 @@ def _open(source: Any, phone_field: str) -> tables.Table:
 def _check_columns(
     table: tables.Table, context: Collection[str], phone_field: str, context_fields: Collection[str] | None
 ) -> None:
+    """Check that named columns exist, and warn of those that a prompt cannot use."""
     there = list(dict.fromkeys([*table.columns, *context]))
     tables.check_names(table.name, there)
-    for option, column in [
-        ("phone_field", phone_field),
-        *(("context_fields", field) for field in context_fields or ()),
-    ]:
+    named = [("phone_field", phone_field), *(("context_fields", field) for field in context_fields or ())]
+    for option, column in named:
         if there and column not in there:
             raise VolubileInputError(
                 f"{table.name}: has no column '{column}' ({option}); its columns: {_listed(there)}"
             )
-
-
-def _context(cells: Mapping[str, Any], fields: Collection[str] | None, where: str) -> dict[str, Any]:
-    chosen = {name: value for name, value in cells.items() if fields is None or name in fields}
-    chosen.pop(RESERVED, None)
-    try:
-        return wire.context_values(chosen)
-    except VolubileInputError as error:
-        raise VolubileInputError(f"{where}: {error}") from error
-
-
-def _warn_of_columns(source: str, names: Collection[str]) -> None:
-    if RESERVED in names:
-        log.warning("%s: '%s' is left out: Volubile fills it in itself", source, RESERVED)
-    odd = [name for name in names if not _PROMPT_NAME.fullmatch(name)]
-    if odd:
+    used = [name for name in context if context_fields is None or name in context_fields]
+    if RESERVED in used:
+        log.warning("%s: '%s' is left out: Volubile fills it in itself", table.name, RESERVED)
+    if odd := [name for name in used if not _PROMPT_NAME.fullmatch(name)]:
         log.warning(
             "%s: the agent's prompt cannot use columns whose names hold spaces or special characters; rename "
             "them with underscores, or choose others with context_fields: %s",
-            source,
+            table.name,
             _listed(odd),
         )
 
@@ -205,7 +209,7 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def _warn_of_rows(source: str, rejected: Sequence[Rejection], unknown_range: int) -> None:
+def _report_rejections(source: str, rejected: Sequence[Rejection], unknown_range: int) -> None:
     for rejection in rejected[:REJECTIONS_LOGGED]:
         log.warning("%s, line %d (%s): not called: %s", source, rejection.line, rejection.phone, rejection.reason)
     if len(rejected) > REJECTIONS_LOGGED:
@@ -219,97 +223,60 @@ def _warn_of_rows(source: str, rejected: Sequence[Rejection], unknown_range: int
         )
 
 
-class _Number(NamedTuple):
-    """A cell read as a telephone number: in E.164 if it is one, else as it stands, with the reason."""
+def _check_region(region: str | None) -> None:
+    import phonenumbers
 
-    phone: str
-    reason: str | None = None
-    known_range: bool = True
+    if region is not None and region not in phonenumbers.SUPPORTED_REGIONS:
+        raise VolubileInputError(
+            f"default_region '{region}' is no ISO 3166 country with telephone numbers; "
+            "expected two capital letters, such as 'FR'"
+        )
 
 
-class _NumberReader:
-    """Reads cells as telephone numbers. Loads ``phonenumbers``, which is not small, when made."""
+def _read_number(cell: Any, region: str | None) -> tuple[str, bool, str | None]:
+    """Read a cell as a telephone number.
 
-    def __init__(self, default_region: str | None, strict: bool) -> None:
-        import phonenumbers
+    :returns: the number in E.164, or the text as it stands; whether it lies in a range known to be in use; and why
+        it cannot be called, or None.
+    """
+    import phonenumbers as lib  # not small: loaded when people are read
 
-        if default_region is not None and default_region not in phonenumbers.SUPPORTED_REGIONS:
-            raise VolubileInputError(
-                f"default_region '{default_region}' is no ISO 3166 country with telephone numbers; "
-                "expected two capital letters, such as 'FR'"
-            )
-        self._lib = phonenumbers
-        self._region = default_region
-        self._strict = strict
-
-    def __call__(self, cell: Any) -> _Number:
-        if isinstance(cell, bool) or not isinstance(cell, str | int | float | None):
-            return _Number("", f"holds {type(cell).__name__} where a number belongs")
-        # NFKC makes plain spaces and digits of unbreakable spaces and full-width digits. Invisible direction
-        # marks come with numbers copied from an address book; spreadsheets mark text by a leading apostrophe.
-        text = unicodedata.normalize("NFKC", "" if cell is None else str(cell))
-        text = "".join(char for char in text if unicodedata.category(char) != "Cf")
-        text = text.strip().removeprefix("'").removeprefix("tel:").strip()
-        reason = self._unreadable(text)
-        return _Number(text, reason) if reason else self._parse(text)
-
-    @staticmethod
-    def _unreadable(text: str) -> str | None:
-        if not text:
-            return "has no number"
-        if _SPREADSHEET_FLOAT.fullmatch(text):
-            return (
-                "a spreadsheet turned the number into scientific notation (as in 3.36E+10), which may have "
-                "cost digits; format the column as text there and enter it again"
-            )
-        if _DECIMAL.fullmatch(text):
-            return "the number was stored as a decimal (as in 33600000000.0); store the column as text"
-        if not _NUMBER.fullmatch(text):
-            return "holds characters that do not belong to a number"
-        return None
-
-    def _parse(self, text: str) -> _Number:
-        lib = self._lib
-        if self._region is None and not text.startswith("+"):
-            return _Number(
-                text,
-                "does not begin with + and a country code, and no default_region is set (a spreadsheet may "
-                "have dropped the + or a leading zero)",
-            )
-        try:
-            number = lib.parse(text, self._region)
-        except lib.NumberParseException as error:
-            return _Number(text, self._no_number(error.error_type))
-        phone = lib.format_number(number, lib.PhoneNumberFormat.E164)
-        known = lib.is_valid_number(number)
-        if not known and lib.is_possible_short_number(number):
-            return _Number(phone, "is an emergency or short number")
-        if number.italian_leading_zero and not known and self._drops_zero(number):
-            return _Number(phone, "has a zero too many, or is one digit short")
-        length = lib.is_possible_number_with_reason(number)
-        if length != lib.ValidationResult.IS_POSSIBLE:
-            return _Number(phone, self._bad_length(length))
-        if self._strict and not known:
-            return _Number(phone, "lies in no range known to be in use (strict_numbers)")
-        return _Number(phone, known_range=known)
-
-    def _no_number(self, error: int) -> str:
-        known = self._lib.NumberParseException
-        if error == known.INVALID_COUNTRY_CODE:
-            return "its country code does not exist"
-        return TOO_LONG if error == known.TOO_LONG else "is not a telephone number"
-
-    def _drops_zero(self, number: Any) -> bool:
-        """Whether the number's country writes a 0 before its numbers that is not part of them."""
-        region = self._lib.region_code_for_country_code(number.country_code)
-        return bool(self._lib.ndd_prefix_for_region(region, True) == "0")
-
-    def _bad_length(self, length: int) -> str:
-        result = self._lib.ValidationResult
-        if length == result.TOO_SHORT:
-            return "is too short for a number of its country"
-        if length == result.TOO_LONG:
-            return TOO_LONG
-        if length == result.IS_POSSIBLE_LOCAL_ONLY:
-            return "lacks its area code"
-        return "has a length that no number of its country has"
+    if isinstance(cell, bool) or not isinstance(cell, str | int | float | None):
+        return "", False, f"holds {type(cell).__name__} where a number belongs"
+    # NFKC makes plain spaces and digits of unbreakable spaces and full-width digits. Invisible direction
+    # marks come with numbers copied from an address book; spreadsheets mark text by a leading apostrophe.
+    text = unicodedata.normalize("NFKC", "" if cell is None else str(cell))
+    text = "".join(char for char in text if unicodedata.category(char) != "Cf")
+    text = text.strip().removeprefix("'").removeprefix("tel:").strip()
+    if not text:
+        return text, False, "has no number"
+    for pattern, reason in _SPOILT.items():
+        if pattern.fullmatch(text):
+            return text, False, reason
+    if not _NUMBER.fullmatch(text):
+        return text, False, "holds characters that do not belong to a number"
+    if region is None and not text.startswith("+"):
+        return text, False, NO_COUNTRY
+    try:
+        number = lib.parse(text, region)
+    except lib.NumberParseException as error:
+        if error.error_type == error.INVALID_COUNTRY_CODE:
+            return text, False, "its country code does not exist"
+        return text, False, TOO_LONG if error.error_type == error.TOO_LONG else "is not a telephone number"
+    phone = lib.format_number(number, lib.PhoneNumberFormat.E164)
+    is_known = lib.is_valid_number(number)
+    if not is_known and lib.is_possible_short_number(number):
+        return phone, is_known, "is an emergency or short number"
+    country = lib.region_code_for_country_code(number.country_code or 0)
+    # Most countries write a 0 before a number that is not part of it.
+    if number.italian_leading_zero and not is_known and lib.ndd_prefix_for_region(country, True) == "0":
+        return phone, is_known, "has a zero too many, or is one digit short"
+    length, found = lib.is_possible_number_with_reason(number), lib.ValidationResult
+    if length == found.IS_POSSIBLE:
+        return phone, is_known, None
+    reasons = {
+        found.TOO_SHORT: "is too short for a number of its country",
+        found.TOO_LONG: TOO_LONG,
+        found.IS_POSSIBLE_LOCAL_ONLY: "lacks its area code",
+    }
+    return phone, is_known, reasons.get(length, "has a length that no number of its country has")

@@ -8,7 +8,7 @@ overlap, the unit of ``delay``) is stricter here than the service may be, so tha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from itertools import pairwise
@@ -22,8 +22,8 @@ WORKING_DAYS = WEEKDAYS[:5]
 MAX_TIME_SLOTS = 2
 MAX_BATCH_SIZE = 1000
 
-_SLOT = re.compile(r"^\s*(\d{1,2}:\d{2})\s*[-–]\s*(\d{1,2}:\d{2})\s*$")
-_TIME = re.compile(r"^([01]?\d|2[0-3]):([0-5]\d)$")
+_TIME = r"\s*([01]?\d|2[0-3]):([0-5]\d)\s*"
+_SLOT = re.compile(f"{_TIME}[-–]{_TIME}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +119,7 @@ class Schedule:
     ) -> Schedule:
         """Check what a Dag author typed.
 
-        :param time_slots: each ``"09:30-12:00"``, ``("09:30", "12:00")``, ``{"start", "end"}`` or the API's
-            ``{"startTime", "endTime"}``.
+        :param time_slots: each ``"09:30-12:00"``, or the API's ``{"startTime": "09:30", "endTime": "12:00"}``.
         :param campaign_start_date: a date or ISO text; today in ``timezone`` by default.
         :param now: the present, aware.
         :raises VolubileInputError: naming the value and the rule it breaks.
@@ -210,49 +209,40 @@ def _date(value: date | str | None, zone: ZoneInfo) -> date:
     raise VolubileInputError(f"campaign_start_date must be a date, not {type(value).__name__}.")
 
 
-def _time(value: Any, slot: Any) -> time:
-    if isinstance(value, time):
-        return value.replace(second=0, microsecond=0)
-    if isinstance(value, str) and (match := _TIME.match(value.strip())):
-        return time(int(match[1]), int(match[2]))
-    raise VolubileInputError(f"time slot {slot!r}: {value!r} is not a time such as '09:30'.")
-
-
-def _time_slot(value: Any) -> TimeSlot:
-    if isinstance(value, TimeSlot):
-        return value
-    if isinstance(value, str) and (match := _SLOT.match(value)):
-        start, end = match.groups()
-    elif isinstance(value, Mapping) and {"startTime", "endTime"} <= value.keys():
-        start, end = value["startTime"], value["endTime"]
-    elif isinstance(value, Mapping) and {"start", "end"} <= value.keys():
-        start, end = value["start"], value["end"]
-    elif isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2:
-        start, end = value
-    else:
-        raise VolubileInputError(f"time slot {value!r} is not of the form '09:30-12:00'.")
-    slot = TimeSlot(_time(start, value), _time(end, value))
-    if slot.start >= slot.end:
-        raise VolubileInputError(f"time slot {slot} ends before it begins; a slot lies within one day.")
-    return slot
-
-
 def _time_slots(values: Iterable[Any]) -> tuple[TimeSlot, ...]:
-    if isinstance(values, str):
-        values = [part for part in values.split(",") if part.strip()]
-    slots = sorted((_time_slot(value) for value in values or ()), key=lambda slot: slot.start)
+    slots = []
+    for value in _split(values):
+        text = "{startTime}-{endTime}".format_map(value) if _is_api_slot(value) else value
+        match = _SLOT.fullmatch(text) if isinstance(text, str) else None
+        if match is None:
+            raise VolubileInputError(f"time slot {value!r} is not of the form '09:30-12:00'.")
+        hour, minute, until_hour, until_minute = map(int, match.groups())
+        slot = TimeSlot(time(hour, minute), time(until_hour, until_minute))
+        if slot.start >= slot.end:
+            raise VolubileInputError(f"time slot {slot} ends before it begins; a slot lies within one day.")
+        slots.append(slot)
     if not 1 <= len(slots) <= MAX_TIME_SLOTS:
         raise VolubileInputError(f"time_slots holds {len(slots)} slots; a campaign takes 1 or 2.")
+    slots.sort(key=lambda slot: slot.start)
     for earlier, later in pairwise(slots):
         if later.start < earlier.end:
             raise VolubileInputError(f"time slots {earlier} and {later} overlap.")
     return tuple(slots)
 
 
-def _days(values: Iterable[str]) -> tuple[str, ...]:
+def _is_api_slot(value: Any) -> bool:
+    return isinstance(value, Mapping) and value.keys() == {"startTime", "endTime"}
+
+
+def _split(values: Iterable[Any] | str | None) -> list[Any]:
+    """A list, or the one text with commas that a template renders."""
     if isinstance(values, str):
-        values = [part.strip() for part in values.split(",") if part.strip()]
-    wanted = {str(value).upper() for value in values}
+        return [part.strip() for part in values.split(",") if part.strip()]
+    return list(values or ())
+
+
+def _days(values: Iterable[str]) -> tuple[str, ...]:
+    wanted = {str(value).upper() for value in _split(values)}
     if unknown := wanted - set(WEEKDAYS):
         raise VolubileInputError(
             f"unknown day {', '.join(sorted(map(repr, unknown)))}; days are {', '.join(WEEKDAYS)}."

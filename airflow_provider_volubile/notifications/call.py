@@ -87,8 +87,10 @@ class VolubileCallNotifier(BaseNotifier):
 
         :raises VolubileError: nobody was called, or it is not known whether somebody was.
         """
+        from airflow_provider_volubile.calling.kinds import marked
         from airflow_provider_volubile.calling.recipients import read_recipients
-        from airflow_provider_volubile.calling.sending_parts import SEND_WITHIN, SingleDialler, traces
+        from airflow_provider_volubile.calling.sending_parts import SEND_WITHIN
+        from airflow_provider_volubile.waiting.find_calls import find_reference
 
         event = _event(context)
         values = {name: value for name, value in event.items() if name != "deadline"} | dict(self.call_context or {})
@@ -98,16 +100,16 @@ class VolubileCallNotifier(BaseNotifier):
         person = people.accepted[0]
         hook = VolubileHook(self.volubile_conn_id)
         client, submission = hook.client(), _reference(event)
-        dialler = SingleDialler(client, agent_id=self.agent_id, submission=submission)
         about = ", ".join(f"{name} {value}" for name, value in event.items())
         try:
             since = datetime.now(UTC) - LOOK_BACK
-            if any(traces(client, f"{submission}-", since, agent_id=self.agent_id, phone=person.phone)):
+            if find_reference(client, f"{submission}-", since=since, agent_id=self.agent_id, phone=person.phone):
                 log.info("%s was called about %s before.", mask_phone(person.phone), about)
                 return
         except VolubileError as error:
             log.warning("Whether somebody was called about %s before cannot be told: %s", about, error)
-        dialler.send(0, (person,), not_after=time.monotonic() + SEND_WITHIN)
+        (recipient,) = marked([person], f"{submission}-1")
+        client.create_call(self.agent_id, recipient, not_after=time.monotonic() + SEND_WITHIN)
         log.info("Agent %s calls %s about %s.", self.agent_id, mask_phone(person.phone), about)
 
     async def async_notify(self, context: Context) -> None:

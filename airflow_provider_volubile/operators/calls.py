@@ -8,74 +8,26 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, cast
 
-from airflow.sdk import Context, conf
+from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowSkipException
 
-from airflow_provider_volubile.calling.handles import SubmissionHandle, SubmissionKind
-from airflow_provider_volubile.exceptions import (
-    VolubileError,
-    VolubileInputError,
-    VolubileNotFound,
-    VolubileWaitFailed,
-    VolubileWaitTimeout,
-)
+from airflow_provider_volubile.calling.handles import SubmissionHandle
+from airflow_provider_volubile.exceptions import VolubileInputError, VolubileNotFound
 from airflow_provider_volubile.operators.base import VolubileOperator
-from airflow_provider_volubile.operators.submission import SubmissionOperator
+from airflow_provider_volubile.operators.submission import DEFERRABLE, OnUnknown, SubmissionOperator, WaitFor
 from airflow_provider_volubile.tasks import check_choice, fail_without_retry, unwrap
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient
-    from airflow_provider_volubile.calling.journal import SubmissionJournal
-    from airflow_provider_volubile.calling.recipients import Recipient
-    from airflow_provider_volubile.calling.sending_parts import Dialler, SingleDialler
-    from airflow_provider_volubile.triggers.calls import VolubileCallsTrigger
+    from airflow_provider_volubile.calling.kinds import Calls, SingleCalls
     from airflow_provider_volubile.waiting.ending import WaitEvent
-    from airflow_provider_volubile.waiting.watches import Watch
 
 HOUR = 3600.0
-MAX_RECIPIENTS = 10_000
 # XCom is stored in the metadata database and read whole by everyone who looks at the task.
 MAX_XCOM_BYTES = 256 * 1024
 
 
-class CallOperator(SubmissionOperator):
-    """What bulk and single calls have in common: they are waited for by their ids."""
-
-    def handle(self, journal: SubmissionJournal) -> SubmissionHandle:
-        handle = super().handle(journal)
-        handle["call_ids"] = [call_id for record in journal for call_id in record.ids]
-        if reference := journal.noted("reference"):
-            handle["reference"] = reference
-        return handle
-
-    def watches(self, handle: SubmissionHandle) -> Sequence[Watch]:
-        from airflow_provider_volubile.waiting.find_calls import begin_of
-        from airflow_provider_volubile.waiting.watches import CallsWatch
-
-        return [
-            CallsWatch(
-                handle["call_ids"],
-                agent_id=handle["agent_id"],
-                since=begin_of(handle),
-                with_transcripts=self.wait_for == "transcript",
-            )
-        ]
-
-    def trigger(self, handle: SubmissionHandle, deadline: datetime) -> VolubileCallsTrigger:
-        from airflow_provider_volubile.triggers.calls import VolubileCallsTrigger
-
-        return VolubileCallsTrigger(
-            volubile_conn_id=self.volubile_conn_id,
-            call_ids=handle["call_ids"],
-            agent_id=handle["agent_id"],
-            since=handle["submitted_at"],
-            deadline=deadline.isoformat(),
-            poll_interval=self.poll_interval,
-            wait_for=self.wait_for,
-        )
-
-
-class VolubileBulkCallsOperator(CallOperator):
+class VolubileBulkCallsOperator(SubmissionOperator):
     """Have an agent call up to 10,000 people at once, and wait until each call has ended.
 
     For more people, map the operator over lists of them. Nobody is called twice by a retry: see :doc:`/reliability`.
@@ -90,33 +42,61 @@ class VolubileBulkCallsOperator(CallOperator):
     """
 
     template_fields: Sequence[str] = ("submit_as", *SubmissionOperator.template_fields)
-    kind: ClassVar[SubmissionKind] = "bulk"
 
     def __init__(
-        self, *, submit_as: Literal["bulk", "single"] = "bulk", timeout: float = 6 * HOUR, **kwargs: Any
+        self,
+        *,
+        submit_as: Literal["bulk", "single"] = "bulk",
+        agent_id: str,
+        recipients: Any,
+        phone_field: str = "phone",
+        context_fields: Sequence[str] | None = None,
+        default_region: str | None = None,
+        strict_numbers: bool = False,
+        wait_for_completion: bool = True,
+        wait_for: WaitFor = "ended",
+        poll_interval: float = 30,
+        timeout: float = 6 * HOUR,
+        deferrable: bool = DEFERRABLE,
+        on_unknown: OnUnknown = "fail",
+        confirmation_timeout: float = 300,
+        allow_resubmit: bool = False,
+        outcomes_path: str | None = None,
+        max_missing: int | None = None,
+        min_success_ratio: float | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(timeout=timeout, **kwargs)
+        super().__init__(
+            agent_id=agent_id,
+            recipients=recipients,
+            phone_field=phone_field,
+            context_fields=context_fields,
+            default_region=default_region,
+            strict_numbers=strict_numbers,
+            wait_for_completion=wait_for_completion,
+            wait_for=wait_for,
+            poll_interval=poll_interval,
+            timeout=timeout,
+            deferrable=deferrable,
+            on_unknown=on_unknown,
+            confirmation_timeout=confirmation_timeout,
+            allow_resubmit=allow_resubmit,
+            outcomes_path=outcomes_path,
+            max_missing=max_missing,
+            min_success_ratio=min_success_ratio,
+            **kwargs,
+        )
         self.submit_as = submit_as
 
-    def parts(self, people: Sequence[Recipient]) -> list[tuple[Recipient, ...]]:
-        from airflow_provider_volubile.calling.recipients import split_parts
+    def make_kind(self) -> Calls:
+        from airflow_provider_volubile.calling.kinds import BulkCalls, SingleCalls
 
         check_choice("submit_as", self.submit_as, ("bulk", "single"))
-        if len(people) > MAX_RECIPIENTS:
-            raise VolubileInputError(
-                f"{len(people)} recipients in one task; it takes at most {MAX_RECIPIENTS}. Map the operator over "
-                "lists of people: VolubileBulkCallsOperator.partial(…).expand(recipients=…)."
-            )
-        return split_parts(people, 1) if self.submit_as == "single" else super().parts(people)
-
-    def dialler(self, client: VolubileClient, journal: SubmissionJournal, submission: str) -> Dialler:
-        from airflow_provider_volubile.calling.sending_parts import BulkDialler, SingleDialler
-
-        make = SingleDialler if self.submit_as == "single" else BulkDialler
-        return make(client, agent_id=self.agent_id, submission=submission)
+        kind = SingleCalls if self.submit_as == "single" else BulkCalls
+        return kind(kind="bulk", agent_id=self.agent_id)
 
 
-class VolubileCreateCallOperator(CallOperator):
+class VolubileCreateCallOperator(SubmissionOperator):
     """Have an agent call one person, and wait until the call has ended.
 
     Nobody is called twice by a retry: see :doc:`/reliability`. Returns a
@@ -141,21 +121,55 @@ class VolubileCreateCallOperator(CallOperator):
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"call_context": "json"}
     personal_fields: Sequence[str] = ("phone", "call_context")
-    kind: ClassVar[SubmissionKind] = "call"
 
     def __init__(
         self,
         *,
         phone: str,
         call_context: Mapping[str, Any] | None = None,
+        agent_id: str,
+        default_region: str | None = None,
+        strict_numbers: bool = False,
+        wait_for_completion: bool = True,
+        wait_for: WaitFor = "ended",
+        poll_interval: float = 30,
         timeout: float = HOUR,
+        deferrable: bool = DEFERRABLE,
+        on_unknown: OnUnknown = "fail",
+        confirmation_timeout: float = 300,
+        allow_resubmit: bool = False,
+        outcomes_path: str | None = None,
+        max_missing: int | None = None,
+        min_success_ratio: float | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(recipients=None, timeout=timeout, **kwargs)
+        super().__init__(
+            agent_id=agent_id,
+            default_region=default_region,
+            strict_numbers=strict_numbers,
+            wait_for_completion=wait_for_completion,
+            wait_for=wait_for,
+            poll_interval=poll_interval,
+            timeout=timeout,
+            deferrable=deferrable,
+            on_unknown=on_unknown,
+            confirmation_timeout=confirmation_timeout,
+            allow_resubmit=allow_resubmit,
+            outcomes_path=outcomes_path,
+            max_missing=max_missing,
+            min_success_ratio=min_success_ratio,
+            recipients=None,
+            **kwargs,
+        )
         self.phone = phone
         self.call_context = call_context
 
-    def source(self) -> list[dict[str, Any]]:
+    def make_kind(self) -> SingleCalls:
+        from airflow_provider_volubile.calling.kinds import SingleCalls
+
+        return SingleCalls(kind="call", agent_id=self.agent_id)
+
+    def rows(self) -> list[dict[str, Any]]:
         context = unwrap(self.call_context)
         if not isinstance(context, Mapping | None):
             raise VolubileInputError(
@@ -164,16 +178,6 @@ class VolubileCreateCallOperator(CallOperator):
                 "render_template_as_native_obj=True on the Dag."
             )
         return [{"phone": unwrap(self.phone), "context": context or {}}]
-
-    def parts(self, people: Sequence[Recipient]) -> list[tuple[Recipient, ...]]:
-        from airflow_provider_volubile.calling.recipients import split_parts
-
-        return split_parts(people, 1)
-
-    def dialler(self, client: VolubileClient, journal: SubmissionJournal, submission: str) -> SingleDialler:
-        from airflow_provider_volubile.calling.sending_parts import SingleDialler
-
-        return SingleDialler(client, agent_id=self.agent_id, submission=submission)
 
 
 class TranscriptEntry(TypedDict):
@@ -217,7 +221,7 @@ class VolubileGetTranscriptOperator(VolubileOperator):
         call_id: str,
         timeout: float = HOUR,
         poll_interval: float = 30,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        deferrable: bool = DEFERRABLE,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -229,12 +233,7 @@ class VolubileGetTranscriptOperator(VolubileOperator):
     @fail_without_retry()
     def execute(self, context: Context) -> list[TranscriptEntry]:
         from airflow_provider_volubile.api import wire
-        from airflow_provider_volubile.triggers.calls import VolubileCallsTrigger
-        from airflow_provider_volubile.triggers.wait_trigger import DEFERRAL_GRACE
-        from airflow_provider_volubile.waiting.ending import wait_event
-        from airflow_provider_volubile.waiting.outcomes import NOTHING
-        from airflow_provider_volubile.waiting.polling import follow
-        from airflow_provider_volubile.waiting.watches import CallsWatch
+        from airflow_provider_volubile.waiting.polling import wait
 
         client = self.hook.client()
         with suppress(VolubileNotFound):
@@ -242,26 +241,17 @@ class VolubileGetTranscriptOperator(VolubileOperator):
             if wire.is_whole_transcript(entry["action"] for entry in transcript):
                 return transcript
         self.log.info("Call %s has no whole transcript yet.", self.call_id)
-        deadline = datetime.now(UTC) + timedelta(seconds=self.timeout)
+        handle = SubmissionHandle(call_ids=[self.call_id])
+        how: dict[str, Any] = {
+            "wait_for": "transcript",
+            "deadline": datetime.now(UTC) + timedelta(seconds=self.timeout),
+            "poll_interval": self.poll_interval,
+        }
         if self.deferrable:
-            self.defer(
-                trigger=VolubileCallsTrigger(
-                    volubile_conn_id=self.volubile_conn_id,
-                    call_ids=[self.call_id],
-                    since=None,
-                    deadline=deadline.isoformat(),
-                    poll_interval=self.poll_interval,
-                    wait_for="transcript",
-                ),
-                method_name="execute_complete",
-                timeout=timedelta(seconds=self.timeout) + DEFERRAL_GRACE,
-            )
-        watch = CallsWatch([self.call_id], with_transcripts=True)
-        progress = NOTHING
-        for progress in follow(client, [watch], deadline=deadline, poll_interval=self.poll_interval):
-            self.log.info("%s", progress)
-        over = watch.is_over(datetime.now(UTC))
-        return self._finish(wait_event("over" if over else "timeout", progress, [watch]))
+            from airflow_provider_volubile.triggers.wait_trigger import defer_wait
+
+            defer_wait(self, handle, volubile_conn_id=self.volubile_conn_id, **how)
+        return self._finish(wait(client, handle, report=lambda progress: self.log.info("%s", progress), **how))
 
     @fail_without_retry()
     def execute_complete(self, context: Context, event: Any) -> list[TranscriptEntry]:
@@ -272,21 +262,13 @@ class VolubileGetTranscriptOperator(VolubileOperator):
 
     def _finish(self, event: WaitEvent) -> list[TranscriptEntry]:
         from airflow_provider_volubile.api import wire
+        from airflow_provider_volubile.waiting.ending import finish_wait
 
-        if event["status"] == "timeout":
-            raise VolubileWaitTimeout(
-                f"Call {self.call_id} has no transcript after {self.timeout:g} s ({event['message']}). A retry goes on "
-                "waiting."
-            )
-        if event["status"] == "error":
-            error = VolubileWaitFailed if event["final"] else VolubileError
-            raise error(f"Waiting failed: {event['message']}")
-        if event["missing"]:
-            raise VolubileInputError(f"call_id {self.call_id!r}: this account has no such call.")
+        handle = finish_wait(SubmissionHandle(call_ids=[self.call_id]), event, timeout=self.timeout)
         with suppress(VolubileNotFound):
             if transcript := self._fetch(self.hook.client()):
                 return transcript
-        status = next(iter(event["counts"]), "unknown")
+        status = next(iter(handle["counts"]), "unknown")
         if status not in wire.TRANSCRIBED_CALL_STATUSES:
             raise AirflowSkipException(
                 f"Call {self.call_id} ended as {status}: nobody was heard, there is no transcript."

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime
-from threading import Thread
+from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 from airflow.sdk import Context
 
-from airflow_provider_volubile.calling.handles import CampaignRef, SubmissionHandle, SubmissionKind, handles_and_ids
+from airflow_provider_volubile.calling.handles import SubmissionHandle, handles_and_ids
 from airflow_provider_volubile.exceptions import VolubileInputError, VolubileNotFound
 from airflow_provider_volubile.operators.base import VolubileOperator
-from airflow_provider_volubile.operators.submission import SubmissionOperator
+from airflow_provider_volubile.operators.submission import DEFERRABLE, OnUnknown, SubmissionOperator, WaitFor
 from airflow_provider_volubile.tasks import check_choice, fail_without_retry
 
 if TYPE_CHECKING:
-    from airflow.triggers.base import BaseTrigger
-
-    from airflow_provider_volubile.api.client import VolubileClient
-    from airflow_provider_volubile.calling.journal import SubmissionJournal
-    from airflow_provider_volubile.calling.schedule import Schedule
-    from airflow_provider_volubile.calling.sending_parts import CampaignDialler
+    from airflow_provider_volubile.calling.kinds import Campaigns
     from airflow_provider_volubile.calling.stopping import KillAction
-    from airflow_provider_volubile.triggers.campaigns import VolubileCampaignTrigger
-    from airflow_provider_volubile.waiting.watches import Watch
 
 WEEK = 7 * 24 * 3600.0
 WORKING_DAYS = ("MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY")
@@ -72,7 +65,6 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
         "redial": "json",
         "extra_fields": "json",
     }
-    kind: ClassVar[SubmissionKind] = "campaign"
 
     def __init__(
         self,
@@ -86,10 +78,45 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
         timezone: str = "Europe/Paris",
         extra_fields: Mapping[str, Any] | None = None,
         on_kill_action: KillAction = "pause",
+        agent_id: str,
+        recipients: Any,
+        phone_field: str = "phone",
+        context_fields: Sequence[str] | None = None,
+        default_region: str | None = None,
+        strict_numbers: bool = False,
+        wait_for_completion: bool = True,
+        wait_for: WaitFor = "ended",
+        poll_interval: float = 30,
         timeout: float = WEEK,
+        deferrable: bool = DEFERRABLE,
+        on_unknown: OnUnknown = "fail",
+        confirmation_timeout: float = 300,
+        allow_resubmit: bool = False,
+        outcomes_path: str | None = None,
+        max_missing: int | None = None,
+        min_success_ratio: float | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(timeout=timeout, **kwargs)
+        super().__init__(
+            agent_id=agent_id,
+            recipients=recipients,
+            phone_field=phone_field,
+            context_fields=context_fields,
+            default_region=default_region,
+            strict_numbers=strict_numbers,
+            wait_for_completion=wait_for_completion,
+            wait_for=wait_for,
+            poll_interval=poll_interval,
+            timeout=timeout,
+            deferrable=deferrable,
+            on_unknown=on_unknown,
+            confirmation_timeout=confirmation_timeout,
+            allow_resubmit=allow_resubmit,
+            outcomes_path=outcomes_path,
+            max_missing=max_missing,
+            min_success_ratio=min_success_ratio,
+            **kwargs,
+        )
         self.name = name
         self.time_slots = time_slots
         self.campaign_start_date = campaign_start_date
@@ -100,125 +127,25 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
         self.extra_fields = extra_fields
         self.on_kill_action = on_kill_action
 
-    def settings(self) -> dict[str, Any]:
-        from airflow_provider_volubile.calling.schedule import Redial
+    def make_kind(self) -> Campaigns:
+        from airflow_provider_volubile.calling.kinds import Campaigns
+        from airflow_provider_volubile.calling.schedule import Redial, Schedule
 
-        # Outcomes are told by one rule for all campaigns of a submission.
-        return {"redial": Redial.parse(self.redial).dump()}
-
-    def check(self, client: VolubileClient, journal: SubmissionJournal) -> None:
-        from airflow_provider_volubile.calling.stopping import KILL_ACTIONS
-
-        if not str(self.name or "").strip():
-            raise VolubileInputError("name is empty: calls are tied to their campaign by its name.")
-        check_choice("on_kill_action", self.on_kill_action, KILL_ACTIONS)
-        self._schedule(journal.submitted_at)
-        super().check(client, journal)
-
-    def dialler(self, client: VolubileClient, journal: SubmissionJournal, submission: str) -> CampaignDialler:
-        from airflow_provider_volubile.calling.sending_parts import CampaignDialler
-
-        return CampaignDialler(
-            client,
-            name=self.name,
+        return Campaigns(
             agent_id=self.agent_id,
-            schedule=self._schedule(journal.submitted_at),
-            submission=submission,
-            extra_fields=self.extra_fields,
-        )
-
-    def handle(self, journal: SubmissionJournal) -> SubmissionHandle:
-        handle = super().handle(journal)
-        handle["campaigns"] = [
-            CampaignRef(
-                id=record.ids[0] if record.ids else None,
-                name=record.name or "",
-                recipients=journal.size(number),
-            )
-            for number, record in enumerate(journal)
-            if record.state == "accepted"
-        ]
-        handle["redial"] = journal.settings["redial"]
-        return handle
-
-    def watches(self, handle: SubmissionHandle) -> Sequence[Watch]:
-        from airflow_provider_volubile.waiting.watches import campaign_watches
-
-        return campaign_watches(
-            handle["campaigns"],
-            agent_id=handle["agent_id"],
-            since=handle["submitted_at"],
-            redial=handle["redial"],
-            wait_for=self.wait_for,
-        )
-
-    def trigger(self, handle: SubmissionHandle, deadline: datetime) -> VolubileCampaignTrigger:
-        from airflow_provider_volubile.triggers.campaigns import VolubileCampaignTrigger
-
-        hours = self.calling_hours(handle)
-        return VolubileCampaignTrigger(
-            volubile_conn_id=self.volubile_conn_id,
-            campaigns=handle["campaigns"],
-            agent_id=handle["agent_id"],
-            since=handle["submitted_at"],
-            redial=handle["redial"],
-            schedule=hours.dump() if hours else None,
-            deadline=deadline.isoformat(),
-            poll_interval=self.poll_interval,
-            wait_for=self.wait_for,
-            on_kill_action=self.on_kill_action,
-        )
-
-    def calling_hours(self, handle: SubmissionHandle) -> Schedule | None:
-        return self._schedule(datetime.fromisoformat(handle["submitted_at"]))
-
-    def resumed(self, client: VolubileClient, handle: SubmissionHandle) -> None:
-        from airflow_provider_volubile.calling.stopping import resume_campaigns
-
-        resume_campaigns(client, handle["campaigns"])
-
-    def pause(self, moment: datetime) -> BaseTrigger:
-        from airflow_provider_volubile.triggers.recovery import LookAgainTrigger
-
-        return LookAgainTrigger(
-            moment=moment,
-            volubile_conn_id=self.volubile_conn_id,
-            campaigns=self._accepted(),
-            on_kill_action=self.on_kill_action,
-        )
-
-    def give_up(self, journal: SubmissionJournal) -> None:
-        from airflow_provider_volubile.calling.stopping import stop_campaigns
-
-        if self.on_kill_action != "leave":
-            stop_campaigns(self.hook, self.handle(journal)["campaigns"], self.on_kill_action)
-
-    def _accepted(self) -> list[CampaignRef]:
-        return self.handle(self._journal)["campaigns"] if self._journal is not None else []
-
-    def on_kill(self) -> None:
-        """Runs in the worker when the task is stopped while it submits, or while it waits synchronously."""
-        super().on_kill()
-        if campaigns := self._accepted():
-            # This runs in a signal handler: the main thread may just hold the channel to the supervisor.
-            Thread(target=self._stop, args=(campaigns,), name="volubile-on-kill").start()
-
-    def _stop(self, campaigns: Sequence[CampaignRef]) -> None:
-        from airflow_provider_volubile.calling.stopping import stop_if_killed
-
-        stop_if_killed(self.hook, self._ti, campaigns, self.on_kill_action)
-
-    def _schedule(self, submitted_at: datetime) -> Schedule:
-        from airflow_provider_volubile.calling.schedule import Schedule
-
-        return Schedule.check(
-            time_slots=self.time_slots,
-            campaign_start_date=self.campaign_start_date,
-            days=self.days,
-            batch_size=self.batch_size,
-            redial=self.redial,
-            timezone=self.timezone,
-            now=submitted_at,
+            # Outcomes are told by one rule for all campaigns of a submission.
+            settings={"redial": Redial.parse(self.redial).dump()},
+            title=self.name,
+            schedule=partial(
+                Schedule.check,
+                time_slots=self.time_slots,
+                campaign_start_date=self.campaign_start_date,
+                days=self.days,
+                batch_size=self.batch_size,
+                redial=self.redial,
+                timezone=self.timezone,
+            ),
+            extra_fields=self.extra_fields or {},
         )
 
 

@@ -19,7 +19,7 @@ from airflow_provider_volubile.waiting.ending import EventStatus, wait_event
 from airflow_provider_volubile.waiting.outcomes import NOTHING
 from airflow_provider_volubile.waiting.polling import opening_of
 from airflow_provider_volubile.waiting.shared_poll import in_thread, poll_of, stopping_threads
-from airflow_provider_volubile.waiting.watches import CampaignWatch, Watch, watches_for
+from airflow_provider_volubile.waiting.watches import CampaignWatch, watches_for
 
 # The trigger's own deadline passes first: its event reports the progress, a deferral's timeout could not.
 DEFERRAL_GRACE = timedelta(minutes=5)
@@ -73,9 +73,6 @@ class WaitTrigger(BaseTrigger):
             "wait_for": self.wait_for,
             "on_kill_action": self.on_kill_action,
         }
-
-    def watches(self) -> list[Watch]:  # TODO(calling): goes
-        return watches_for(self.handle, wait_for=self.wait_for)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         watches = watches_for(self.handle, wait_for=self.wait_for)

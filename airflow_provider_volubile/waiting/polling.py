@@ -460,28 +460,3 @@ class _Round:
             if watch.error is None:
                 with _errors_of(watch):
                     watch.observe(call, self.now)
-
-
-look = poll_once  # TODO(calling): goes
-
-
-def follow(
-    client: VolubileClient,
-    watches: Sequence[Watch],
-    *,
-    deadline: datetime,
-    poll_interval: float,
-    opening: Opening | None = None,
-) -> Iterator[Progress]:  # TODO(calling): goes, see `wait`
-    """Poll until all of ``watches`` are over, or until ``deadline``."""
-    waiting = Wait(watches, poll_interval, opening)
-    while True:
-        result = poll_once(client, watches, now=datetime.now(UTC))
-        now = datetime.now(UTC)
-        pause = waiting.update(now)
-        if waiting.error:
-            raise waiting.error
-        yield waiting.progress
-        if now >= deadline or waiting.is_over:
-            return
-        time.sleep(max(min(max(pause, result.requests * SECONDS_PER_REQUEST), (deadline - now).total_seconds()), 0))

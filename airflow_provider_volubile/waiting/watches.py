@@ -186,7 +186,7 @@ class Watch:
     def _count(self) -> Progress:
         raise NotImplementedError
 
-    def is_over(self, _: datetime | None = None) -> bool:  # TODO(calling): no argument
+    def is_over(self) -> bool:
         """Whether there is nothing more to wait for."""
         return self.has_settled() and not self.transcripts_due
 
@@ -399,20 +399,3 @@ def watches_for(handle: SubmissionHandle, *, wait_for: str = "ended") -> list[Wa
         )
         watches.append(calls)
     return watches
-
-
-def campaign_watches(
-    campaigns: Sequence[CampaignRef],
-    *,
-    agent_id: str | None,
-    since: str | None,
-    redial: Mapping[str, Any] | None,
-    wait_for: str,
-) -> list[Watch]:  # TODO(calling): goes
-    """What to watch for campaigns."""
-    handle = SubmissionHandle(campaigns=list(campaigns), redial=dict(redial or {}))
-    if agent_id:
-        handle["agent_id"] = agent_id
-    if since:
-        handle["submitted_at"] = since
-    return watches_for(handle, wait_for=wait_for)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from airflow.sdk import BaseOperator, chain
 
-from airflow_provider_volubile.calling import unknown_outcome as recovery
+from airflow_provider_volubile.calling import unknown_outcome
 from airflow_provider_volubile.operators.calls import (
     VolubileBulkCallsOperator,
     VolubileCreateCallOperator,
@@ -31,7 +31,7 @@ BRIEF = {"agent_id": REMINDER, "poll_interval": 0.2}
 @pytest.fixture(autouse=True)
 def _fast(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     simulator.configure(speed=3000)
-    monkeypatch.setattr(recovery, "LOOK_AGAIN", timedelta(seconds=0.5))
+    monkeypatch.setattr(unknown_outcome, "LOOK_AGAIN", timedelta(seconds=0.5))
 
 
 def check_handle(ran: Ran, simulator: Simulator, task_id: str, people: list[str], kind: str) -> None:
@@ -232,7 +232,7 @@ def test_a_transcript_comes_through_xcom(run_dag: RunDag, simulator: Simulator, 
     assert len(ran.xcom("running")) > 1
     assert ran.task("silent").state == "skipped"
     assert "0.5 s" in failures["late"]
-    assert failures["unknown"] == f"call_id {UNKNOWN!r}: this account has no such call."
+    assert failures["unknown"] == f"This account has no call {UNKNOWN}."
     assert "call_id '../campaigns' is not an id" in failures["odd"]
     assert "VolubileExportTranscriptsOperator" in failures["large"]
     assert all(ran.task(name).try_number == 1 for name in ("unknown", "odd", "large"))

@@ -143,7 +143,7 @@ def test_what_is_not_found_fails_without_a_retry_and_says_how_to_go_on(
     assert ran.task("dial").try_number == 2
     what = "campaign 'Tyres [" if kind == "campaign" else f"request {taken_before + 1} of {5 if taken_before else 1} "
     for said in (
-        f"Nobody knows whether {what}",
+        f"It is not known whether {what}",
         "its answer was lost",
         "no call of it appeared within 1 s of looking. It was not sent again.",
         "Look for it in Volubile's dashboard. Then clear this task, keeping its state: it looks once more",
@@ -312,7 +312,7 @@ def test_people_whose_calls_never_show_up_are_an_error(run_dag: RunDag, simulato
         cleared_after(dial, calls_appear)
 
     ran = run_dag(make)
-    assert "5 people were accepted in 1 requests, but no call of theirs is listed." in failed_with[0]
+    assert "5 people were accepted, but only 0 of their calls are listed." in failed_with[0]
     assert ran.task("dial").try_number == 2
     check(ran, simulator, "bulk")
     assert sent(simulator, "bulk") == 1

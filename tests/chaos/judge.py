@@ -22,7 +22,7 @@ from typing import Any
 from tests.chaos.stack import CLIENT_TIMEOUT, PART_SIZE, SEND_WITHIN, Task
 from tests.chaos.trail import Attempt, Key, matched
 
-UNKNOWN = "Nobody knows whether"
+UNKNOWN = "It is not known whether"
 ACCEPTED = "accepted"
 REFUSED = "VolubileRequestRefused"
 SILENT = "VolubileUnknownOutcome"

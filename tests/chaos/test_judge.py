@@ -15,7 +15,7 @@ from tests.chaos.trail import Attempt
 PEOPLE = ["+33639980001", "+33639980002", "+33639980003", "+33639980004"]
 SINGLE = ("run", "single_sync_fail")
 BULK = ("run", "bulk_sync_fail")
-UNKNOWN = "Nobody knows whether request 2 of 2 was created: its answer was lost"
+UNKNOWN = "It is not known whether request 2 of 2 was created: its answer was lost"
 
 
 def call(phone: str) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def test_the_judge_counts_recipients_refused_before_an_unknown_outcome() -> None
             evidence,
             tasks={SINGLE: Task(*SINGLE, "failed", 1)},
             handles={},
-            logs={SINGLE: "Nobody knows whether request 4 of 4 was created"},
+            logs={SINGLE: "It is not known whether request 4 of 4 was created"},
             attempts=died,
         )
     )

@@ -118,12 +118,12 @@ def set_boundaries(submission: Any) -> None:
     from urllib3.connection import HTTPConnection
 
     from airflow_provider_volubile.api import wire
-    from airflow_provider_volubile.calling import sending_parts as dialling
+    from airflow_provider_volubile.calling import kinds, sending_parts
     from airflow_provider_volubile.calling.journal import SubmissionJournal as Journal
 
     # Make requests small, so that a submission has several.
     wire.MAX_RECIPIENTS = int(os.environ["CHAOS_PART_SIZE"])
-    dialling.SEND_WITHIN = float(os.environ["CHAOS_SEND_WITHIN"])
+    sending_parts.SEND_WITHIN = float(os.environ["CHAOS_SEND_WITHIN"])
 
     begin = Journal.begin
 
@@ -148,12 +148,14 @@ def set_boundaries(submission: Any) -> None:
     Operator._wait = around("before-wait", Operator._wait, None)
 
     sending: list[int] = []
-    for dialler in (dialling.CampaignDialler, dialling.BulkDialler, dialling.SingleDialler):
+    for kind in (kinds.Campaigns, kinds.Calls, kinds.SingleCalls):
 
-        def send(self: Any, number: int, part: Any, *, not_after: float, original: Any = dialler.send) -> Sequence[str]:
+        def send(
+            self: Any, client: Any, journal: Any, number: int, part: Any, *, not_after: float, original: Any = kind.send
+        ) -> Sequence[str]:
             sending.append(number)
             try:
-                ids: Sequence[str] = original(self, number, part, not_after=not_after)
+                ids: Sequence[str] = original(self, client, journal, number, part, not_after=not_after)
             except BaseException as error:
                 witness(number, type(error).__name__)
                 raise
@@ -162,7 +164,7 @@ def set_boundaries(submission: Any) -> None:
             witness(number, "accepted")
             return ids
 
-        dialler.send = send  # type: ignore[method-assign]
+        kind.send = send  # type: ignore[method-assign]
 
     request = HTTPConnection.request
 
@@ -173,10 +175,10 @@ def set_boundaries(submission: Any) -> None:
 
     HTTPConnection.request = handed_over  # type: ignore[method-assign]
 
-    set_forgetfulness(Operator, dialling)
+    set_forgetfulness(Operator)
 
 
-def set_forgetfulness(operator: Any, dialling: Any) -> None:
+def set_forgetfulness(operator: Any) -> None:
     """Let the storm switch the journal off: every try begins with an empty store and looks for no calls."""
     check = operator._check_parameters
 
@@ -191,12 +193,13 @@ def set_forgetfulness(operator: Any, dialling: Any) -> None:
         check(self)
 
     operator._check_parameters = forgetful_check
-    look = dialling.traces
+    recover = operator._recover
 
-    def traces(*where: Any, **filters: Any) -> Any:
-        return iter(()) if is_forgetful() else look(*where, **filters)
+    def forgetful_recover(self: Any, *arguments: Any, **details: Any) -> None:
+        if not is_forgetful():
+            recover(self, *arguments, **details)
 
-    dialling.traces = traces
+    operator._recover = forgetful_recover
 
 
 def preload(_: Any) -> None:
