@@ -1,6 +1,6 @@
 """No sequence of crashes, retries, clears and lost answers calls anyone twice, and nobody is forgotten.
 
-The real operators, diallers and journal run against a model of the service that knows the truth. Hypothesis decides
+The real operators and journal run against a model of the service that knows the truth. Hypothesis decides
 what happens: where a process dies, which answers are lost before or after the request was taken, how late calls show
 up in the list, what people do. Time is the model's own. The same machine with a protection switched off must find
 somebody who is called twice, or the machine could not fail.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import inspect
 import itertools
 import json
 import re
@@ -33,7 +34,7 @@ from airflow_provider_volubile.exceptions import (
     VolubileUnavailable,
     VolubileUnknownSubmission,
 )
-from airflow_provider_volubile.operators.calls import VolubileBulkCallsOperator
+from airflow_provider_volubile.operators.calls import VolubileBulkCallsOperator, VolubileCreateCallOperator
 from airflow_provider_volubile.operators.campaigns import VolubileCreateCampaignOperator
 from airflow_provider_volubile.operators.submission import SubmissionOperator
 from airflow_provider_volubile.simulator import FOLLOW_UP_AGENT_ID, REMINDER_AGENT_ID, Simulator
@@ -658,3 +659,18 @@ def test_a_question_tells_all_that_is_needed_to_answer_it(
         bodies[0],
     )
     assert "Of 5 requests 4 had been accepted" in str(task.answer(STOP, 2))
+
+
+@pytest.mark.parametrize("cls", [VolubileCreateCampaignOperator, VolubileBulkCallsOperator, VolubileCreateCallOperator])
+def test_an_operator_repeats_the_parameters_of_its_base(cls: type[SubmissionOperator]) -> None:
+    """They are spelled out for those who type them, and kept in one place for those who read them."""
+    own, shared = (
+        inspect.signature(each.__init__.__wrapped__).parameters  # type: ignore[misc]
+        for each in (cls, SubmissionOperator)
+    )
+    hidden = {"recipients", "phone_field", "context_fields"} if "phone" in own else set()
+    assert shared.keys() - own.keys() == hidden
+    assert [name for name in own.keys() & shared.keys() - {"timeout"} if own[name] != shared[name]] == []
+    values: dict[str, Any] = {name: object() for name in own.keys() - {"self", "kwargs"}}
+    operator = cls(task_id="dial", **values)
+    assert {name: getattr(operator, name) for name in values} == values
