@@ -11,7 +11,7 @@ from airflow_provider_volubile.exceptions import VolubileError
 from airflow_provider_volubile.exports.columns import OUTCOMES
 from airflow_provider_volubile.exports.files import write_table
 from airflow_provider_volubile.waiting.outcomes import REFUSED, outcomes
-from airflow_provider_volubile.waiting.polling import poll_once
+from airflow_provider_volubile.waiting.poll_round import poll_once
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient

@@ -118,7 +118,7 @@ class WaitSensor(BaseSensorOperator):
 
     @fail_without_retry()
     def poke(self, context: Context) -> PokeReturnValue:
-        from airflow_provider_volubile.waiting.polling import poll_once
+        from airflow_provider_volubile.waiting.poll_round import poll_once
 
         waiting = self._wait
         # Between the pokes of a rescheduled sensor its process ends.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -12,6 +13,7 @@ from airflow_provider_volubile.exceptions import (
     VolubileNotFound,
     VolubileRequestRefused,
 )
+from airflow_provider_volubile.masking import mask_phones
 
 # Faults that may pass by themselves: no connection, 5xx, a full request window, an answer that cannot be read. Calls
 # and campaigns go on meanwhile, so there is no hurry.
@@ -64,3 +66,12 @@ def concerns_one_object(error: VolubileError) -> bool:
     A refusal shows that the service works, except for refused keys (401).
     """
     return isinstance(error, VolubileInputError) or (is_refusal(error) and error.status != 401)
+
+
+def as_volubile_error(error: BaseException) -> VolubileError:
+    """What only this package raises, as it is; anything else with the place where it happened."""
+    if isinstance(error, VolubileError):
+        return error
+    places = traceback.extract_tb(error.__traceback__)
+    where = f" in {places[-1].name}, line {places[-1].lineno}" if places else ""
+    return VolubileError(f"{type(error).__name__}: {mask_phones(str(error))}{where}")

@@ -1,8 +1,8 @@
 """One poll for all: the deferred waits of one account, with the same keys, share one loop in a triggerer.
 
 A trigger joins with its watches and follows its own progress. The loop asks for all of them together
-(:func:`~airflow_provider_volubile.waiting.polling.poll_once`). So its cost grows with the calls in flight divided by a
-hundred, and not with the number of deferred tasks. A loop without members ends.
+(:func:`~airflow_provider_volubile.waiting.poll_round.poll_once`). So its cost grows with the calls in flight divided by
+a hundred, and not with the number of deferred tasks. A loop without members ends.
 """
 
 from __future__ import annotations
@@ -24,17 +24,10 @@ from weakref import WeakKeyDictionary
 
 from airflow_provider_volubile.exceptions import VolubileError
 from airflow_provider_volubile.hooks.volubile import VolubileHook
+from airflow_provider_volubile.waiting.fault_policy import as_volubile_error
 from airflow_provider_volubile.waiting.outcomes import Progress
-from airflow_provider_volubile.waiting.polling import (
-    FIRST_INTERVAL,
-    SECONDS_PER_REQUEST,
-    Opening,
-    PollResult,
-    Wait,
-    as_volubile_error,
-    note_outage,
-    poll_once,
-)
+from airflow_provider_volubile.waiting.poll_round import PollResult, note_outage, poll_once
+from airflow_provider_volubile.waiting.polling import FIRST_INTERVAL, SECONDS_PER_REQUEST, Opening, Wait
 from airflow_provider_volubile.waiting.watches import Watch
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """What is awaited: campaigns until everyone has an outcome, calls until they have ended. Sends nothing.
 
-:func:`airflow_provider_volubile.waiting.polling.poll_once` shows watches the calls that it finds.
+:func:`airflow_provider_volubile.waiting.poll_round.poll_once` shows watches the calls that it finds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from math import inf
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.calling.handles import CampaignRef, SubmissionHandle
@@ -58,6 +58,9 @@ class Watch:
 
     #: Seconds after which another round brings certainty, whatever the calling hours are.
     recheck_after: float = inf
+    #: Attributes that another process needs in order to go on. Moments are monotonic.
+    kept: ClassVar[tuple[str, ...]] = ("unchanged", "transcripts_due", "transcripts")
+    kept_moments: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, listing: Listing, *, since: datetime, with_transcripts: bool = False) -> None:
         self.listing = listing
@@ -155,27 +158,20 @@ class Watch:
 
     def dump(self) -> dict[str, Any]:
         """What another process needs in order to go on; JSON. Calls are not in it: they are listed again."""
-        offset = time() - monotonic()
-        return {
-            "faults": {
-                what: [fault.since + offset, None if fault.refused_since is None else fault.refused_since + offset]
-                for what, fault in self.faults.items()
-            },
-            "unchanged": self.unchanged,
-            "transcripts_due": self.transcripts_due,
-            "transcripts": self.transcripts,
-        }
+        faults = {what: [fault.since, fault.refused_since] for what, fault in self.faults.items()}
+        kept = {name: getattr(self, name) for name in (*self.kept, *self.kept_moments)}
+        return {"clock": time() - monotonic(), "faults": faults, **kept}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on where :meth:`dump` was called."""
-        offset = time() - monotonic()
-        self.faults = {
-            what: Fault(VolubileError(what), since - offset, None if refused is None else refused - offset)
-            for what, (since, refused) in state["faults"].items()
-        }
-        self.unchanged = {call_id: tuple(seen) for call_id, seen in state["unchanged"].items()}
-        self.transcripts_due = {id: times and tuple(times) for id, times in state["transcripts_due"].items()}
-        self.transcripts = dict(state["transcripts"])
+        """Go on where :meth:`dump` was called, by the clock of this process."""
+        shift = state["clock"] - (time() - monotonic())
+        for name in self.kept:
+            setattr(self, name, state[name])
+        for name in self.kept_moments:
+            setattr(self, name, state[name] + shift)
+        for what, (since, refused_since) in state["faults"].items():
+            refused_since = None if refused_since is None else refused_since + shift
+            self.faults[what] = Fault(VolubileError(what), since + shift, refused_since)
 
     def progress(self) -> Progress:
         """How far it has come. Counted after news only: it is asked for often, and thousands wait."""
@@ -204,6 +200,9 @@ class CampaignWatch(Watch):
     :param redial: its rule for further attempts.
     """
 
+    kept = (*Watch.kept, "status", "calls_listed", "dials_no_more")
+    kept_moments = ("cancelled_since", "quiet_since")
+
     status: str | None = None
     #: When its status was last asked for, monotonic.
     status_asked = -inf
@@ -220,10 +219,10 @@ class CampaignWatch(Watch):
         super().__init__(Listing(campaign["name"], agent_id), since=since, with_transcripts=with_transcripts)
         self.campaign = campaign
         self.redial = redial
-        self._calls_listed = 0
-        self._cancelled_since = inf
-        self._quiet_since: float | None = None
-        self._dials_no_more = False
+        self.calls_listed = 0
+        self.cancelled_since = inf
+        self.quiet_since = inf
+        self.dials_no_more = False
 
     def observe(self, call: Call, now: datetime) -> None:
         if not belongs_to_campaign(call, self.campaign, agent_id=self.listing.agent_id, since=self.since):
@@ -235,7 +234,7 @@ class CampaignWatch(Watch):
     @property
     def pending(self) -> Collection[str] | None:
         state = self.progress()
-        if (state.not_dialed or state.redial_due) and not self._dials_no_more:
+        if (state.not_dialed or state.redial_due) and not self.dials_no_more:
             return None
         return [attempt.call_id for attempt in self._attempts.values() if not attempt.final]
 
@@ -256,37 +255,18 @@ class CampaignWatch(Watch):
     def observe_status(self, status: str) -> None:
         """Learn the campaign's status."""
         if status == "CANCELLED" and not self.is_cancelled:
-            self._cancelled_since, self._quiet_since = monotonic(), None
+            self.cancelled_since, self.quiet_since = monotonic(), inf
         self.status = status
 
     def listed(self, began: float) -> None:
         # Somebody may have been dialled after the list was read and before the campaign was cancelled. So "cancelled"
         # counts only after it was listed, and listed once more, without news, when nothing can be missing.
-        if self.is_cancelled and began >= self._cancelled_since:
-            if len(self._attempts) != self._calls_listed or self._quiet_since is None:
-                self._quiet_since = began
-            elif began - self._quiet_since >= wire.LIST_LAG:
-                self._dials_no_more = True
-        self._calls_listed = len(self._attempts)
-
-    def dump(self) -> dict[str, Any]:
-        offset = time() - monotonic()
-        return super().dump() | {
-            "status": self.status,
-            "calls_listed": self._calls_listed,
-            "cancelled_since": self._cancelled_since + offset if self.is_cancelled else None,
-            "quiet_since": None if self._quiet_since is None else self._quiet_since + offset,
-            "dials_no_more": self._dials_no_more,
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        super().restore(state)
-        offset = time() - monotonic()
-        self.status = state["status"]
-        self._calls_listed = state["calls_listed"]
-        self._cancelled_since = inf if state["cancelled_since"] is None else state["cancelled_since"] - offset
-        self._quiet_since = None if state["quiet_since"] is None else state["quiet_since"] - offset
-        self._dials_no_more = state["dials_no_more"]
+        if self.is_cancelled and began >= self.cancelled_since:
+            if len(self._attempts) != self.calls_listed or self.quiet_since == inf:
+                self.quiet_since = began
+            elif began - self.quiet_since >= wire.LIST_LAG:
+                self.dials_no_more = True
+        self.calls_listed = len(self._attempts)
 
     @property
     def recheck_after(self) -> float:  # type: ignore[override]
@@ -295,7 +275,7 @@ class CampaignWatch(Watch):
     def has_settled(self) -> bool:
         state = self.progress()
         # A cancelled campaign dials no one any more, but calls in progress still come to an end.
-        return state.is_complete or (self._dials_no_more and state.in_flight == 0)
+        return state.is_complete or (self.dials_no_more and state.in_flight == 0)
 
     @property
     def horizon(self) -> datetime:

@@ -47,7 +47,8 @@ from airflow_provider_volubile.operators.calls import VolubileBulkCallsOperator
 from airflow_provider_volubile.operators.campaigns import VolubileCreateCampaignOperator
 from airflow_provider_volubile.operators.submission import SubmissionOperator
 from airflow_provider_volubile.waiting import find_calls, polling
-from airflow_provider_volubile.waiting.polling import Wait, poll_once
+from airflow_provider_volubile.waiting.poll_round import poll_once
+from airflow_provider_volubile.waiting.polling import Wait
 
 AGENT = "5b0f3c52-8a0e-4a4e-9d0c-6f2b1c7e9a10"
 PHONES = [f"+3363998{n:04d}" for n in range(5)]

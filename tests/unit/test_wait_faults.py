@@ -30,8 +30,9 @@ from airflow_provider_volubile.hooks.volubile import VolubileHook
 from airflow_provider_volubile.sensors.calls import VolubileCallsSensor
 from airflow_provider_volubile.sensors.campaigns import VolubileCampaignSensor
 from airflow_provider_volubile.triggers.wait_trigger import WaitTrigger
-from airflow_provider_volubile.waiting import ending, polling, shared_poll, watches
-from airflow_provider_volubile.waiting.polling import Wait, poll_once, wait
+from airflow_provider_volubile.waiting import ending, poll_round, polling, shared_poll, watches
+from airflow_provider_volubile.waiting.poll_round import poll_once
+from airflow_provider_volubile.waiting.polling import Wait, wait
 
 PHONE = "+33639980101"
 CAMPAIGN = SubmissionHandle(
@@ -268,7 +269,7 @@ def test_every_transcript_is_asked_for_before_it_is_given_up(service: Service) -
 def test_a_rescheduled_sensor_gives_transcripts_up(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watches, "TRANSCRIPT_PATIENCE", timedelta(seconds=1))
     service.call_ids, service.status = [f"{number:036}" for number in range(2000)], "COMPLETED"
-    monkeypatch.setattr(polling, "TRANSCRIPTS_PER_ROUND", 1000)
+    monkeypatch.setattr(poll_round, "TRANSCRIPTS_PER_ROUND", 1000)
     handle = SubmissionHandle(**{**CALLS, "call_ids": service.call_ids, "recipients": 2000})
     store = Store()
     pokes = 1

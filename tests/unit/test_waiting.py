@@ -28,7 +28,8 @@ from airflow_provider_volubile.exceptions import (
 from airflow_provider_volubile.simulator import Simulator
 from airflow_provider_volubile.waiting import fault_policy
 from airflow_provider_volubile.waiting.outcomes import Progress
-from airflow_provider_volubile.waiting.polling import PollResult, interval, poll_once, wait
+from airflow_provider_volubile.waiting.poll_round import PollResult, poll_once
+from airflow_provider_volubile.waiting.polling import interval, wait
 from airflow_provider_volubile.waiting.watches import CallsWatch, CampaignWatch, Watch
 
 HOUR_AGO = timedelta(hours=1, minutes=1)

@@ -24,7 +24,7 @@ from airflow_provider_volubile.triggers import finished
 from airflow_provider_volubile.triggers.finished import Cursor, FinishedWatch, VolubileFinishedCallTrigger
 from airflow_provider_volubile.waiting import fault_policy
 from airflow_provider_volubile.waiting import shared_poll as polling
-from airflow_provider_volubile.waiting.polling import poll_once
+from airflow_provider_volubile.waiting.poll_round import poll_once
 from airflow_provider_volubile.waiting.shared_poll import poll_of
 from airflow_provider_volubile.waiting.watches import CallsWatch, CampaignWatch
 from tests.live import connection_json
