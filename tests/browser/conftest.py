@@ -32,7 +32,7 @@ Keep = Callable[[Page | Locator, str], None]
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """Where Chromium is. Without it tests are skipped on a desk, and fail where everything must run."""
+    """Return the path of Chromium. Without it, tests are skipped on a developer's machine and fail in CI."""
     found = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if not found:
         if os.environ.get("CI") == "true":
@@ -62,7 +62,7 @@ def page(chromium: str, tmp_path: Path) -> Iterator[Page]:
         )
         (page,) = browser.pages
         page.set_default_timeout(60_000)
-        expect.set_options(timeout=60_000)  # the page's does not hold for it
+        expect.set_options(timeout=60_000)  # the page's timeout does not apply to expectations
         try:
             yield page
         finally:
@@ -71,7 +71,7 @@ def page(chromium: str, tmp_path: Path) -> Iterator[Page]:
 
 @pytest.fixture
 def keep(tmp_path: Path) -> Keep:
-    """Keep a picture, for the documentation when ``SCREENSHOTS`` names its folder."""
+    """Save a screenshot, for the documentation if ``SCREENSHOTS`` names its folder."""
     folder = Path(os.environ.get("SCREENSHOTS") or tmp_path)
 
     def keep(what: Page | Locator, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The connection's form as a person meets it: fill it in, save, open it again, test it."""
+"""The connection form in the browser: fill it in, save it, reopen it, test it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLACEHOLDERS: dict[str, str] = FORM["ui-field-behaviour"]["placeholders"]
 
 
 def open_form(page: Page, airflow: LiveAirflow, connection_id: str) -> Locator:
-    """Begin a new connection of our type."""
+    """Open the form of a new connection of our type."""
     page.goto(f"{airflow.url}/connections")
     page.get_by_role("button", name="Add Connection").click()
     form = page.get_by_role("dialog")
@@ -70,7 +70,7 @@ def forget(airflow: LiveAirflow, connection_id: str) -> None:
     airflow.api("DELETE", f"/connections/{connection_id}")
 
 
-def test_the_form_asks_for_what_is_needed_and_explains_it(page: Page, airflow: LiveAirflow, keep: Keep) -> None:
+def test_the_form_shows_and_explains_every_field(page: Page, airflow: LiveAirflow, keep: Keep) -> None:
     form = open_form(page, airflow, "volubile_default")
     for name, label in {"host": "API address", "password": "Primary API key", "port": "Port"}.items():
         expect(form.locator(f"input[name={name}]")).to_have_attribute("placeholder", PLACEHOLDERS[name])
@@ -92,7 +92,9 @@ def test_the_form_asks_for_what_is_needed_and_explains_it(page: Page, airflow: L
     assert page.get_by_role("option").all_inner_texts() == ["api_key", "bearer"]
 
 
-def test_create_test_and_reopen(page: Page, airflow: LiveAirflow, simulator: Simulator, keep: Keep) -> None:
+def test_a_connection_can_be_created_tested_and_reopened(
+    page: Page, airflow: LiveAirflow, simulator: Simulator, keep: Keep
+) -> None:
     form = open_form(page, airflow, "volubile_default")
     fill(form, simulator)
     keep(form, "connection-form-filled-extra")
@@ -119,7 +121,7 @@ def test_create_test_and_reopen(page: Page, airflow: LiveAirflow, simulator: Sim
     for key in (simulator.primary_key, simulator.secondary_key):
         assert key not in page.content()
 
-    # Saving what shows *** keeps both keys.
+    # Saving fields that show *** keeps both keys.
     unfold(form, "Standard Fields")
     form.locator("textarea[name=description]").fill("Winter campaign")
     save(form)
@@ -129,9 +131,7 @@ def test_create_test_and_reopen(page: Page, airflow: LiveAirflow, simulator: Sim
     forget(airflow, "volubile_default")
 
 
-def test_the_mode_that_is_chosen_is_the_mode_that_is_used(
-    page: Page, airflow: LiveAirflow, simulator: Simulator
-) -> None:
+def test_the_connection_uses_the_chosen_mode(page: Page, airflow: LiveAirflow, simulator: Simulator) -> None:
     form = open_form(page, airflow, "with_tokens")
     fill(form, simulator)
     form.get_by_role("combobox").nth(1).press("ArrowDown")

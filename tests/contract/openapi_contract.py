@@ -1,4 +1,4 @@
-"""Holds requests and answers against the OpenAPI file of the API.
+"""Compare requests and answers with the OpenAPI file of the API.
 
 The file follows OpenAPI 3.0, whose schemas are almost JSON Schema: ``nullable`` is rewritten, the rest is left to
 ``jsonschema``. Whatever the file does not list (a parameter, a status, a content type) is a violation.
@@ -26,13 +26,13 @@ _FORMATS = FormatChecker(formats=())
 
 
 def _text_format(name: str, parse: Callable[[str], object]) -> None:
-    """Have ``parse`` judge strings of a format: it returns something false or raises ValueError."""
+    """Check strings of a format with ``parse``, which returns a false value or raises ValueError for a bad one."""
     _FORMATS.checks(name, raises=ValueError)(lambda value: not isinstance(value, str) or bool(parse(value)))
 
 
 _text_format("uuid", uuid.UUID)
 _text_format("date", lambda text: re.fullmatch(r"\d{4}-\d{2}-\d{2}", text) and date.fromisoformat(text))
-# The documentation shows UTC in whole seconds, nothing else.
+# The documentation shows only UTC in whole seconds.
 _text_format("date-time", lambda text: datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ"))  # noqa: DTZ007
 _text_format("uri", lambda text: urlsplit(text).scheme and urlsplit(text).netloc)
 
@@ -134,7 +134,7 @@ def _document() -> dict[str, Any]:
 
 
 def _as_json_schema(node: Any) -> Any:
-    """Say ``nullable: true`` the way JSON Schema does, and give references the name of the document."""
+    """Translate ``nullable: true`` to JSON Schema, and add the name of the document to references."""
     if isinstance(node, list):
         return [_as_json_schema(item) for item in node]
     if not isinstance(node, dict):
@@ -180,7 +180,7 @@ def _resolve(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_text(text: str, schema: dict[str, Any], where: str) -> None:
-    """Check a value that travels as text: in a path, a query or a header."""
+    """Check a value that is sent as text: in a path, a query or a header."""
     value: Any = text
     if _resolve(schema).get("type") == "integer":
         assert re.fullmatch(r"-?\d+", text), f"{where}: {text!r} is not an integer"

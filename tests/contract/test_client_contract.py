@@ -1,4 +1,4 @@
-"""Every request the client can send, held against the OpenAPI file; and its table of routes too."""
+"""Every request that the client can send, and its table of routes, match the OpenAPI file."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def server() -> Iterator[Server]:
 
 @pytest.mark.parametrize("mode", ["key", "bearer"])
 @pytest.mark.parametrize("operation", CALLS)
-def test_what_the_client_sends_is_allowed(operation: str, mode: str, server: Server) -> None:
+def test_the_client_sends_only_requests_that_the_file_allows(operation: str, mode: str, server: Server) -> None:
     pair = ApiKeyPair("a-key", "another-key")
     client = VolubileClient(
         server.url, BearerTokens(pair) if mode == "bearer" else pair, window=RateWindow(limit=10_000)
@@ -118,7 +118,7 @@ def test_what_the_client_sends_is_allowed(operation: str, mode: str, server: Ser
             assert_request_valid(request.method, request.path, request.query, request.headers, body)
 
 
-def test_the_table_of_routes_is_that_of_the_file() -> None:
+def test_the_table_of_routes_matches_the_file() -> None:
     documented = {
         (operation["operationId"], method.upper(), path, operation["x-scope"])
         for path, item in OPENAPI["paths"].items()
@@ -132,7 +132,7 @@ def test_the_table_of_routes_is_that_of_the_file() -> None:
     assert set(scope["items"]["enum"]) == SCOPES
 
 
-def test_known_values_are_those_of_the_file() -> None:
+def test_the_known_values_match_the_file() -> None:
     schemas = OPENAPI["components"]["schemas"]
     assert set(schemas["CallStatus"]["x-known-values"]) == wire.CALL_STATUSES
     assert tuple(schemas["UpdateCampaignStatusRequest"]["enum"]) == wire.CAMPAIGN_STATUSES
@@ -145,7 +145,7 @@ def test_known_values_are_those_of_the_file() -> None:
     ("schema", "model"),
     [("Agent", "Agent"), ("Call", "Call"), ("Campaign", "Campaign"), ("TranscriptEvent", "TranscriptEvent")],
 )
-def test_models_have_the_members_of_the_file(schema: str, model: str) -> None:
+def test_the_models_have_the_members_of_the_file(schema: str, model: str) -> None:
     from airflow_provider_volubile.api import models
 
     fields = getattr(models, model).model_fields.values()

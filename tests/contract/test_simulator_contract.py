@@ -1,4 +1,4 @@
-"""Every answer of the simulator, held against the OpenAPI file; and where it departs on purpose."""
+"""Every answer of the simulator matches the OpenAPI file, except where it departs on purpose."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KNOWN_STATUSES = {
     "REJECTED", "FAILOVER",
 }  # fmt: skip
 
-# A request that is in order, for each operation: body and query.
+# A valid request for each operation: body and query.
 GOOD: dict[str, tuple[Any, dict[str, str]]] = {
     "issueToken": ({"scope": ["calls:read", "integrations:write"]}, {}),
     "listAgents": (None, {"page": "1", "size": "2", "sort": "name,DESC"}),
@@ -41,7 +41,7 @@ GOOD: dict[str, tuple[Any, dict[str, str]]] = {
     "updateCampaignStatus": ("PAUSED", {}),
 }  # fmt: skip
 
-# What each operation refuses with 400: body, query, path id.
+# Requests that each operation refuses with 400: body, query, path id.
 BAD: dict[str, list[tuple[Any, dict[str, str], str | None]]] = {
     "issueToken": [({"scope": ["everything"]}, {}, None), ({}, {}, None), ({"scope": [], "extra": 1}, {}, None)],
     "listAgents": [(None, query, None) for query in ({"page": "0"}, {"size": "101"}, {"sort": "shoe size,ASC"})],
@@ -93,7 +93,7 @@ BAD: dict[str, list[tuple[Any, dict[str, str], str | None]]] = {
     ],
 }  # fmt: skip
 
-# Forms the file does not describe but tells clients to tolerate.
+# Answers that the file does not describe, but that clients should tolerate.
 DEPARTURES = [
     ("createCall", {"call_answer": "empty"}),
     ("createCall", {"call_answer": "204"}),
@@ -123,7 +123,7 @@ ALL = {operation_id: (method, template) for operation_id, method, template, _ in
 
 
 class Contract:
-    """Sends requests and holds each answer against the file. Remembers which were seen."""
+    """Send requests, and compare each answer with the file. Keep which answers were seen."""
 
     def __init__(self, simulator: Simulator) -> None:
         self.simulator = simulator
@@ -131,7 +131,7 @@ class Contract:
         self.ids: dict[str, str] = {}
 
     def prepare(self) -> None:
-        """Have one finished call and one campaign, for the routes that need an id."""
+        """Make one finished call and one campaign, for the routes that need an id."""
         self.simulator.configure(speed=0)
         self.simulator.outcomes({"*": ["COMPLETED"]})
         call_id = self.api.ok("POST", "/v1/calls", call_body(firstName="Lucie"))["id"]
@@ -168,7 +168,7 @@ def contract(simulator: Simulator) -> Contract:
 
 
 @pytest.mark.parametrize("operation_id", ALL)
-def test_success(contract: Contract, operation_id: str) -> None:
+def test_the_simulator_answers_good_requests_as_the_file_says(contract: Contract, operation_id: str) -> None:
     body, query = GOOD[operation_id]
     method = ALL[operation_id][0]
     kind = {} if body is None else {"Content-Type": "application/json"}
@@ -182,7 +182,7 @@ def test_success(contract: Contract, operation_id: str) -> None:
     ("operation_id", "body", "query", "path_id"),
     [(operation_id, *case) for operation_id, cases in BAD.items() for case in cases],
 )
-def test_bad_request(
+def test_the_simulator_answers_bad_requests_as_the_file_says(
     contract: Contract, operation_id: str, body: Any, query: dict[str, str], path_id: str | None
 ) -> None:
     before = len(contract.simulator.submissions())
@@ -204,17 +204,19 @@ def test_bad_request(
         (b'{"agentId":"%s","recipient":{"phone":"+33639980142"}}', "application/json; charset=utf-8", 201),
     ],
 )
-def test_bodies_that_are_no_json(contract: Contract, body: bytes, kind: str, status: int) -> None:
+def test_the_simulator_refuses_bodies_that_are_not_json(
+    contract: Contract, body: bytes, kind: str, status: int
+) -> None:
     headers = {"X-Api-Key": contract.simulator.primary_key, "Content-Type": kind}
     sent = body.replace(b"%s", REMINDER_AGENT_ID.encode())
     answer = requests.post(f"{contract.simulator.url}/v1/calls", data=sent, headers=headers, timeout=30)
     assert answer.status_code == status
-    if status != 415:  # not in the file, which allows for statuses it does not list
+    if status != 415:  # the file does not list 415, but allows other statuses
         contract.check("createCall", answer)
 
 
 @pytest.mark.parametrize("operation_id", [name for name, (_, template) in ALL.items() if "{id}" in template])
-def test_not_found(contract: Contract, operation_id: str) -> None:
+def test_the_simulator_answers_404_as_the_file_says(contract: Contract, operation_id: str) -> None:
     body, query = GOOD[operation_id]
     answer = contract.send(operation_id, body, query, path_id=UNKNOWN_ID)
     assert answer.status_code == 404
@@ -222,7 +224,7 @@ def test_not_found(contract: Contract, operation_id: str) -> None:
 
 
 @pytest.mark.parametrize("operation_id", ALL)
-def test_unauthorized_forbidden_too_many(contract: Contract, operation_id: str) -> None:
+def test_the_simulator_answers_401_403_and_429_as_the_file_says(contract: Contract, operation_id: str) -> None:
     body, query = GOOD[operation_id]
     token = contract.api.token("integrations:read")
     for headers, status in (({}, 401), (token, 403)):
@@ -237,7 +239,7 @@ def test_unauthorized_forbidden_too_many(contract: Contract, operation_id: str) 
 
 
 @pytest.mark.parametrize(("operation_id", "config"), CONFORMING)
-def test_other_forms_within_the_file(contract: Contract, operation_id: str, config: dict[str, Any]) -> None:
+def test_configured_answers_match_the_file(contract: Contract, operation_id: str, config: dict[str, Any]) -> None:
     contract.simulator.configure(**config)
     answer = contract.send(operation_id, *GOOD[operation_id])
     assert answer.status_code < 400, answer.text
@@ -245,7 +247,7 @@ def test_other_forms_within_the_file(contract: Contract, operation_id: str, conf
 
 
 @pytest.mark.parametrize(("operation_id", "config"), DEPARTURES)
-def test_forms_outside_the_file_are_those_to_be_tolerated(
+def test_answers_that_clients_should_tolerate_do_not_match_the_file(
     contract: Contract, operation_id: str, config: dict[str, Any]
 ) -> None:
     contract.simulator.configure(**config)
@@ -255,7 +257,7 @@ def test_forms_outside_the_file_are_those_to_be_tolerated(
         contract.check(operation_id, answer)
 
 
-def test_calls_in_every_status(contract: Contract) -> None:
+def test_calls_in_every_status_match_the_file(contract: Contract) -> None:
     contract.simulator.outcomes({})
     contract.simulator.load_calls(100, status="*")
     contract.api.ok("POST", "/v1/bulk/calls", bulk_body(400))
@@ -274,7 +276,7 @@ def test_calls_in_every_status(contract: Contract) -> None:
     assert seen == KNOWN_STATUSES
 
 
-def test_illegal_transition(contract: Contract) -> None:
+def test_an_illegal_transition_is_answered_as_the_file_says(contract: Contract) -> None:
     contract.check("updateCampaignStatus", contract.send("updateCampaignStatus", "CANCELLED"))
     answer = contract.send("updateCampaignStatus", "ACTIVE")
     assert answer.status_code == 400
@@ -282,7 +284,7 @@ def test_illegal_transition(contract: Contract) -> None:
 
 
 @pytest.mark.parametrize(("operation_id", "template", "statuses"), [(one[0], *one[2:]) for one in operations()])
-def test_no_declared_status_is_left_out(operation_id: str, template: str, statuses: set[int]) -> None:
+def test_the_tests_cover_every_declared_status(operation_id: str, template: str, statuses: set[int]) -> None:
     covered = {200, 201} & statuses | {400, 401, 403, 429}
     if "{id}" in template:
         covered.add(404)
