@@ -6,6 +6,10 @@ the content of an answer. All of them can be pickled.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
 __all__ = [
     "VolubileAuthError",
     "VolubileError",
@@ -22,7 +26,11 @@ __all__ = [
     "VolubileWaitFailed",
     "VolubileWaitTimeout",
     "is_permanent",
+    "without_frames",
 ]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class VolubileError(Exception):
@@ -130,3 +138,22 @@ def is_permanent(error: BaseException) -> bool:
             VolubileWaitFailed,
         ),
     )
+
+
+def without_frames(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function's :class:`VolubileError` leave without its frames.
+
+    Error trackers store the variables of every frame that an error passes: bodies with telephone numbers, signed links.
+    The messages of these errors say what a person needs to know.
+    """
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except VolubileError as error:
+            failure = error.with_traceback(None)
+        del args, kwargs
+        raise failure
+
+    return call

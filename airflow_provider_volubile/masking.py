@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import NoReturn
 
 __all__ = [
+    "Secret",
+    "Unstorable",
     "is_file",
     "looks_like_phone",
     "mask_digits",
@@ -125,6 +128,44 @@ def mask_secrets(text: str, secrets: Iterable[str]) -> str:
     for secret in secrets:
         text = text.replace(secret, HIDDEN)
     return text
+
+
+class Unstorable:
+    """What holds a secret: no pickle, copy, ``asdict`` or XCom takes it."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} holds a secret: it is not to be stored, copied or pushed to XCom.")
+
+    def serialize(self) -> NoReturn:
+        """Refuse, where Airflow asks for a value to store.
+
+        :raises TypeError: always.
+        """
+        self.__reduce_ex__(0)
+
+
+class Secret(Unstorable):
+    """A key or token. It shows itself as ``***``; only :meth:`reveal` returns it."""
+
+    __slots__ = ("__text",)
+
+    def __init__(self, text: str) -> None:
+        self.__text = text
+
+    def reveal(self) -> str:
+        """The text itself. Do not keep it in a variable: error trackers store the variables of a failing call."""
+        return self.__text
+
+    def __repr__(self) -> str:
+        return HIDDEN
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other.__text == self.__text
+
+    def __hash__(self) -> int:
+        return hash(self.__text)
 
 
 def _mask(match: re.Match[str]) -> str:

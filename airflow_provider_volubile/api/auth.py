@@ -31,6 +31,7 @@ from airflow_provider_volubile.api.models import IssuedToken
 from airflow_provider_volubile.api.routes import DASHBOARD, ISSUE_TOKEN, SCOPES
 from airflow_provider_volubile.api.transport import Answer, Message
 from airflow_provider_volubile.exceptions import VolubileAuthError, VolubileError, VolubileInputError
+from airflow_provider_volubile.masking import Secret, Unstorable
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +47,7 @@ _EXPIRED_ON_THE_WAY = 5
 Send = Callable[[Message], Answer]
 
 
-@dataclass(frozen=True)
-class ApiKeyPair:
+class ApiKeyPair(Unstorable):
     """The account's two keys; the second keeps things going while the first is replaced.
 
     :param primary: used until the server refuses it.
@@ -56,22 +56,37 @@ class ApiKeyPair:
     :raises VolubileInputError: a key that is empty or holds characters no header can carry.
     """
 
-    primary: str = field(repr=False)
-    secondary: str | None = field(default=None, repr=False)
-    name: str = "volubile"
-    #: One or two.
-    keys: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    __slots__ = ("_keys", "name")
 
-    def __post_init__(self) -> None:
-        primary = check_key(self.primary, f"connection {self.name!r}: the primary API key")
-        secondary = None
-        if self.secondary and self.secondary.strip():
-            secondary = check_key(self.secondary, f"connection {self.name!r}: the secondary API key")
-        object.__setattr__(self, "primary", primary)
-        if secondary == primary:
-            secondary = None
-        object.__setattr__(self, "secondary", secondary)
-        object.__setattr__(self, "keys", (primary,) if secondary is None else (primary, secondary))
+    def __init__(self, primary: str | Secret, secondary: str | Secret | None = None, name: str = "volubile") -> None:
+        first = check_key(primary, f"connection {name!r}: the primary API key")
+        self._keys: tuple[Secret, ...] = (first,)
+        self.name = name
+        if secondary is not None and _text(secondary).strip():
+            second = check_key(secondary, f"connection {name!r}: the secondary API key")
+            if second != first:
+                self._keys = (first, second)
+
+    def __repr__(self) -> str:
+        return f"ApiKeyPair(name={self.name!r})"
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """One or two."""
+        return tuple(key.reveal() for key in self._keys)
+
+    @property
+    def primary(self) -> str:
+        return self.keys[0]
+
+    @property
+    def secondary(self) -> str | None:
+        """None as well when it is the primary again."""
+        return self.keys[1] if len(self._keys) > 1 else None
+
+
+def _text(key: Any) -> str:
+    return key.reveal() if isinstance(key, Secret) else key if isinstance(key, str) else ""
 
 
 @dataclass(frozen=True)
@@ -87,18 +102,19 @@ class BearerTokens:
 Credentials = ApiKeyPair | BearerTokens
 
 
-def check_key(key: Any, what: str) -> str:
+def check_key(key: Any, what: str) -> Secret:
     """Return a key as it is sent.
 
     :param what: what the message calls it, which never shows it.
     :raises VolubileInputError: it is empty, or holds characters no header can carry.
     """
-    text = key.strip() if isinstance(key, str) else ""
-    if not text:
+    found = Secret(_text(key).strip())
+    del key
+    if not found.reveal():
         raise VolubileInputError(f"{what} is empty: create one at {DASHBOARD} and store it in the connection.")
-    if not _HEADER_SAFE.fullmatch(text):
+    if not _HEADER_SAFE.fullmatch(found.reveal()):
         raise VolubileInputError(f"{what} holds a space or another character no key has: copy it again.")
-    return text
+    return found
 
 
 def digest(*parts: str | None) -> str:
@@ -218,16 +234,19 @@ def issue_token(send: Send, base_url: str, scopes: Iterable[str] | str) -> Issue
     body = json.dumps({"scope": sorted(wanted)}).encode()
     answer = send(Message(ISSUE_TOKEN, base_url + ISSUE_TOKEN.path, body=body))
     data = read_json(ISSUE_TOKEN, answer)
-    token = data.get("token") if isinstance(data, dict) else None
-    if not isinstance(token, str) or not _HEADER_SAFE.fullmatch(token):
+    token, expires_in = Secret(""), None
+    if isinstance(data, dict) and isinstance(data.get("token"), str):
+        token, expires_in = Secret(data["token"]), data.get("expiresIn")
+    del data  # it holds the token, and error trackers store variables
+    if not _HEADER_SAFE.fullmatch(token.reveal()):
         raise unreadable(ISSUE_TOKEN, answer, "holds no usable token")
-    life = token_lifetime(token, data.get("expiresIn"))
+    life = token_lifetime(token, expires_in)
     if life is None:
         raise unreadable(ISSUE_TOKEN, answer, "holds a token that is over, or does not say how long it lives")
     return IssuedToken(token, frozenset(wanted), life, datetime.now(UTC) + timedelta(seconds=life))
 
 
-def token_lifetime(token: str, expires_in: Any) -> float | None:
+def token_lifetime(token: Secret, expires_in: Any) -> float | None:
     """Seconds a token is good for from its receipt; None when that is not known or not positive.
 
     What the token itself says, ``exp - iat``: no clock that goes wrong can distort it, and only the server can judge
@@ -235,7 +254,7 @@ def token_lifetime(token: str, expires_in: Any) -> float | None:
     More than :data:`LONGEST_LIFE` is cut.
     """
     try:
-        claims = jwt.decode(token, options={"verify_signature": False})
+        claims = jwt.decode(token.reveal(), options={"verify_signature": False})
     except (jwt.PyJWTError, ValueError, RecursionError):  # documented is a JWT; an opaque token is fine
         claims = {}
     issued, expires = claims.get("iat"), claims.get("exp")

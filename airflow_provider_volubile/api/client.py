@@ -38,6 +38,7 @@ from airflow_provider_volubile.exceptions import (
     VolubileProtocolError,
     VolubileRequestRefused,
     VolubileUnknownOutcome,
+    without_frames,
 )
 
 log = logging.getLogger(__name__)
@@ -114,6 +115,7 @@ class VolubileClient:
 
     # --- agents ---------------------------------------------------------------------------------------------------
 
+    @without_frames
     def list_agents(self, page: int = 1, size: int = wire.MAX_PAGE_SIZE) -> Page[Agent]:
         """One page of the account's agents (https://docs.volubile.ai/api-reference/agents/list)."""
         answer = self._send(routes.LIST_AGENTS, params=wire.page_query(page, size))
@@ -123,6 +125,7 @@ class VolubileClient:
         """All agents of the account."""
         return walk(routes.LIST_AGENTS.operation, self.list_agents)
 
+    @without_frames
     def get_agent(self, agent_id: str) -> Agent:
         """One agent (https://docs.volubile.ai/api-reference/agents/get).
 
@@ -131,6 +134,7 @@ class VolubileClient:
         answer = self._send(routes.GET_AGENT, wire.check_id(agent_id, "agent_id"))
         return read_one(routes.GET_AGENT, answer, Agent, agent_id)
 
+    @without_frames
     def update_agent(self, agent_id: str, changes: Mapping[str, Any]) -> Agent:
         """Change ``name``, ``active``, ``recordable`` or ``archived``
         (https://docs.volubile.ai/api-reference/agents/patch).
@@ -146,6 +150,7 @@ class VolubileClient:
 
     # --- calls ----------------------------------------------------------------------------------------------------
 
+    @without_frames
     def list_calls(
         self,
         *,
@@ -208,6 +213,7 @@ class VolubileClient:
     ) -> Iterator[Call]:
         """All calls that :meth:`list_calls` finds, each once, although new ones arrive meanwhile."""
 
+        @without_frames
         def fetch(page: int) -> Page[Call]:
             return self.list_calls(
                 agent_id=agent_id,
@@ -222,6 +228,7 @@ class VolubileClient:
 
         return walk(routes.LIST_CALLS.operation, fetch)
 
+    @without_frames
     def get_call(self, call_id: str) -> Call:
         """One call (https://docs.volubile.ai/api-reference/calls/get).
 
@@ -230,6 +237,7 @@ class VolubileClient:
         answer = self._send(routes.GET_CALL, wire.check_id(call_id, "call_id"))
         return read_one(routes.GET_CALL, answer, Call, call_id)
 
+    @without_frames
     def create_call(self, agent_id: str, recipient: wire.RecipientLike, *, not_after: float = math.inf) -> AcceptedCall:
         """Have an outbound agent call one person (https://docs.volubile.ai/api-reference/calls/create).
 
@@ -241,6 +249,7 @@ class VolubileClient:
         answer = self._send(routes.CREATE_CALL, body=wire.call_body(agent_id, recipient), not_after=not_after)
         return next(iter(read_accepted(routes.CREATE_CALL, answer)), AcceptedCall())
 
+    @without_frames
     def create_bulk_calls(
         self, agent_id: str, recipients: Iterable[wire.RecipientLike], *, not_after: float = math.inf
     ) -> list[AcceptedCall]:
@@ -255,6 +264,7 @@ class VolubileClient:
         answer = self._send(routes.CREATE_BULK_CALLS, body=body, not_after=not_after)
         return read_accepted(routes.CREATE_BULK_CALLS, answer)
 
+    @without_frames
     def get_transcript(self, call_id: str) -> list[TranscriptEvent]:
         """What happened and was said in a call (https://docs.volubile.ai/api-reference/calls/get-transcript).
 
@@ -287,6 +297,7 @@ class VolubileClient:
 
     # --- campaigns ------------------------------------------------------------------------------------------------
 
+    @without_frames
     def get_campaign(self, campaign_id: str) -> Campaign:
         """One campaign; the answer is assumed to be that of its creation.
 
@@ -295,6 +306,7 @@ class VolubileClient:
         answer = self._send(routes.GET_CAMPAIGN, wire.check_id(campaign_id, "campaign_id"))
         return read_one(routes.GET_CAMPAIGN, answer, Campaign, campaign_id)
 
+    @without_frames
     def create_campaign(self, request: Mapping[str, Any], *, not_after: float = math.inf) -> Campaign:
         """Create a campaign (https://docs.volubile.ai/api-reference/campaigns/create).
 
@@ -341,6 +353,7 @@ class VolubileClient:
             )
         return campaign
 
+    @without_frames
     def update_campaign_status(self, campaign_id: str, status: str) -> Campaign:
         """Pause, resume or cancel a campaign (https://docs.volubile.ai/api-reference/campaigns/update-status).
 
@@ -371,6 +384,7 @@ class VolubileClient:
 
     # --- tokens ---------------------------------------------------------------------------------------------------
 
+    @without_frames
     def issue_token(self, scopes: Iterable[str]) -> IssuedToken:
         """Ask for a bearer token (https://docs.volubile.ai/api-reference/auth/create-token), with an API key always.
 

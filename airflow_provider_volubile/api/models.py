@@ -11,16 +11,16 @@ A printed model shows ids, statuses and masked numbers, never what somebody said
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Annotated, Any, ClassVar, Generic, NoReturn, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, GetPydanticSchema
 from pydantic.alias_generators import to_camel
 from pydantic_core import core_schema
 
 from airflow_provider_volubile.api import wire
-from airflow_provider_volubile.masking import mask_phone
+from airflow_provider_volubile.masking import Secret, Unstorable, mask_phone
 
 ItemT = TypeVar("ItemT", bound="ApiModel", covariant=True)
 
@@ -240,23 +240,21 @@ class AcceptedCall:
 
 
 @dataclass(frozen=True, slots=True)
-class IssuedToken:
+class IssuedToken(Unstorable):
     """A bearer token (https://docs.volubile.ai/api-reference/auth/create-token). Never log or push it.
 
-    :param token: the secret itself.
+    :param secret: the token, which nothing shows or stores.
     :param scopes: what it may do.
     :param lifetime: seconds it is good for, from when it was received.
     :param expires_at: the same as a moment of this machine's clock, aware.
     """
 
-    token: str = field(repr=False)
+    secret: Secret
     scopes: frozenset[str]
     lifetime: float
     expires_at: datetime
 
-    def serialize(self) -> NoReturn:
-        """Refuse to become a stored value, such as an XCom: those are kept and shown in clear.
-
-        :raises TypeError: always.
-        """
-        raise TypeError("A bearer token is not to be stored: whoever may see the store could use it until it expires.")
+    @property
+    def token(self) -> str:
+        """The token itself."""
+        return self.secret.reveal()

@@ -26,6 +26,7 @@ from airflow_provider_volubile.exceptions import (
     VolubileNotFound,
     VolubileProtocolError,
     VolubileUnavailable,
+    without_frames,
 )
 
 MAX_HOPS = 3
@@ -82,6 +83,7 @@ def open_recording(sender: Sender, call_id: str, offset: int, private_storage: b
         yield recording
 
 
+@without_frames
 def _find(sender: Sender, url: str, offset: int, private_storage: bool) -> tuple[Answer, requests.Response]:
     """Follow redirects and links to an answer that holds audio, and its open response."""
     headers = {"Accept": "audio/*, application/json;q=0.5, */*;q=0.1", "Accept-Encoding": "identity"}

@@ -61,7 +61,7 @@ class Message:
     """
 
     route: Route
-    url: str
+    url: str = field(repr=False)
     params: Mapping[str, str | int] | None = field(default=None, repr=False)
     body: bytes | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -83,7 +83,7 @@ class Answer:
     """
 
     status: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     sent_at: float
     received_at: float
     body: bytes | None = field(default=None, repr=False)

@@ -1,17 +1,18 @@
-"""Keep our URLs out of urllib3's logs.
+"""Keep our URLs out of logs, traces and error trackers.
 
-At DEBUG level urllib3 prints the path and query of each request: a telephone number in a filter, the signature of a
-link to a recording. Records made while one of our requests is under way in the same thread lose their queries and
-unmasked numbers; no one else's are touched.
+A query may hold a telephone number (a filter) or a signature (a link to a recording). At DEBUG level urllib3 prints
+it; OpenTelemetry's instrumentation of requests and sentry-sdk record it. While one of our requests is under way in a
+thread, urllib3's records of this thread lose queries and unmasked numbers, and the other two record nothing.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from airflow_provider_volubile.masking import mask_phones
 
@@ -42,8 +43,14 @@ def hide_urls_in_logs() -> None:
 @contextmanager
 def redacted_urls() -> Iterator[None]:
     """Mark what this thread does meanwhile as ours."""
-    _ours.under_way = True
-    try:
-        yield
-    finally:
-        _ours.under_way = False
+    with ExitStack() as stack:
+        if traces := sys.modules.get("opentelemetry.instrumentation.utils"):
+            stack.enter_context(traces.suppress_http_instrumentation())
+        if sentry := sys.modules.get("sentry_sdk"):
+            stack.enter_context(sentry.isolation_scope())  # dropped at its end, with all breadcrumbs
+            sentry.get_current_scope().span = None
+        _ours.under_way = True
+        try:
+            yield
+        finally:
+            _ours.under_way = False

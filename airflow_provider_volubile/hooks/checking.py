@@ -31,7 +31,7 @@ from airflow_provider_volubile.exceptions import (
     VolubileUnavailable,
 )
 from airflow_provider_volubile.hooks.settings import DEFAULT_HOST, EXTRA_FIELDS, Settings, credentials
-from airflow_provider_volubile.masking import mask_secrets
+from airflow_provider_volubile.masking import Secret, mask_secrets
 
 #: Somebody is waiting for the answer: seconds for the whole test, and for one step of it.
 TEST_SECONDS = 12.0
@@ -76,7 +76,9 @@ def check(settings: Settings) -> Verdict:
         found = _unreachable(settings, f"No complete answer of {_host(settings)} in {TEST_SECONDS:g} s.")
     except VolubileInputError as error:
         found = Verdict(False, str(error))
-    return found._replace(text=mask_secrets(found.text, filter(None, (settings.primary, settings.secondary))))
+    return found._replace(
+        text=mask_secrets(found.text, [key.reveal() for key in (settings.primary, settings.secondary) if key])
+    )
 
 
 def _check(settings: Settings) -> Verdict:
@@ -109,7 +111,7 @@ def _check(settings: Settings) -> Verdict:
     return _judge(settings, accounts, refused)
 
 
-def _ask(settings: Settings, key: str) -> _Account:
+def _ask(settings: Settings, key: Secret) -> _Account:
     pair = ApiKeyPair(key, name="tested")
     with VolubileClient(
         settings.base_url,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +14,7 @@ from airflow.sdk.log import mask_secret
 from airflow_provider_volubile.api.addresses import check_base_url
 from airflow_provider_volubile.api.auth import ApiKeyPair, BearerTokens, Credentials, check_key
 from airflow_provider_volubile.exceptions import VolubileInputError
+from airflow_provider_volubile.masking import Secret, Unstorable
 
 DEFAULT_HOST = "https://api.eu.volubile.ai"
 DEFAULT_TIMEOUT = 30.0
@@ -25,7 +26,7 @@ EXTRA_FIELDS = frozenset({"secondary_api_key", "auth", "timeout", "private_stora
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Unstorable):
     """A connection, checked.
 
     :param base_url: ``https://host[:port][/path]``; ``http`` only to this machine.
@@ -38,8 +39,8 @@ class Settings:
     """
 
     base_url: str
-    primary: str = field(repr=False)
-    secondary: str | None = field(default=None, repr=False)
+    primary: Secret
+    secondary: Secret | None = None
     auth: str = AUTH_MODES[0]
     timeout: float = DEFAULT_TIMEOUT
     private_storage: bool = False
@@ -100,18 +101,19 @@ def _extra(connection: Connection) -> dict[str, Any]:
     )
 
 
-def _key(value: Any, name: str) -> str | None:
+def _key(value: Any, name: str) -> Secret | None:
     """A key as it is sent. Airflow reads the values in a URI's query as JSON, so one of digits arrives as a number."""
     if isinstance(value, float | bool | list | dict):
         raise VolubileInputError(
             f"{name} arrived as a {type(value).__name__}, not as text: write the connection as JSON, or the extra as "
             "__extra__ in the URI."
         )
-    text = "" if value is None else str(value).strip()
-    if not text:
+    key = Secret("" if value is None else str(value).strip())
+    del value
+    if not key.reveal():
         return None
-    mask_secret(text)
-    return check_key(text, f"the API key in {name}")
+    mask_secret(key.reveal())
+    return check_key(key, f"the API key in {name}")
 
 
 def _base_url(connection: Connection) -> str:

@@ -58,7 +58,7 @@ class VolubileHook(BaseHook):
         """
         from airflow_provider_volubile.api.auth import digest
 
-        return digest(self.settings.base_url, self.settings.primary)
+        return digest(self.settings.base_url, self.settings.primary.reveal())
 
     @property
     def credentials_id(self) -> str:
@@ -71,7 +71,8 @@ class VolubileHook(BaseHook):
         from airflow_provider_volubile.api.auth import digest
 
         settings = self.settings
-        return digest(settings.base_url, settings.primary, settings.secondary, settings.auth)
+        secondary = settings.secondary.reveal() if settings.secondary else ""
+        return digest(settings.base_url, settings.primary.reveal(), secondary, settings.auth)
 
     def client(self, *, background: bool = False) -> VolubileClient:
         """A client for this connection. All clients of one account in a process share its rate window.

@@ -25,6 +25,7 @@ from airflow_provider_volubile.exceptions import (
     VolubileInputError,
     VolubileInputsChanged,
     VolubileUnknownSubmission,
+    without_frames,
 )
 from airflow_provider_volubile.operators.base import VolubileOperator
 from airflow_provider_volubile.tasks import WAIT_FOR, check_choice, check_number, fail_without_retry, unwrap
@@ -212,6 +213,7 @@ class SubmissionOperator(VolubileOperator):
 
     # Submitting ------------------------------------------------------------------------------------------------
 
+    @without_frames
     def _submit(self, context: Context, *, is_resumed: bool = False) -> SubmissionHandle:
         """Submit what is left to submit, and wait.
 

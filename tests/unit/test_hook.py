@@ -29,6 +29,7 @@ from airflow_provider_volubile.exceptions import (
 from airflow_provider_volubile.hooks import checking
 from airflow_provider_volubile.hooks.settings import DEFAULT_HOST, Settings, read_settings
 from airflow_provider_volubile.hooks.volubile import VolubileHook
+from airflow_provider_volubile.masking import Secret
 from airflow_provider_volubile.simulator import Simulator
 
 PRIMARY, SECONDARY = "primary/+=&%:@key", "secondary/+=&%:@key"
@@ -87,7 +88,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_every_form_gives_the_same_settings(form: str, define: Define) -> None:
-    assert define(form).settings == Settings(DEFAULT_HOST, PRIMARY, SECONDARY, "bearer", 10.0)
+    assert define(form).settings == Settings(DEFAULT_HOST, Secret(PRIMARY), Secret(SECONDARY), "bearer", 10.0)
 
 
 def sdk_connection(uri: str) -> Connection:
@@ -126,13 +127,13 @@ def test_the_address_survives_the_uri_that_the_form_s_test_button_makes(
         conn_id="tested", conn_type="volubile", host=host, port=port, schema=schema, password=PRIMARY
     )
     for connection in (fields, parse(fields.get_uri())):
-        assert read_settings(connection) == Settings(base_url, PRIMARY)  # type: ignore[arg-type]
+        assert read_settings(connection) == Settings(base_url, Secret(PRIMARY))  # type: ignore[arg-type]
 
 
 def test_what_the_form_leaves_empty_is_null_and_means_the_default(define: Define) -> None:
     extra = {"secondary_api_key": None, "auth": None, "timeout": None}
     assert define(password=PRIMARY, host="", login="", schema="", extra=extra).settings == Settings(
-        DEFAULT_HOST, PRIMARY
+        DEFAULT_HOST, Secret(PRIMARY)
     )
 
 
@@ -140,7 +141,7 @@ def test_what_the_form_leaves_empty_is_null_and_means_the_default(define: Define
 def test_a_key_of_digits_in_a_uri_stays_as_it_is(parse: Callable[[str], Connection]) -> None:
     """Airflow reads a query's values as JSON."""
     settings = read_settings(parse("volubile://:123456789@/?secondary_api_key=9876543210987654321"))
-    assert (settings.primary, settings.secondary) == ("123456789", "9876543210987654321")
+    assert (settings.primary, settings.secondary) == (Secret("123456789"), Secret("9876543210987654321"))
 
 
 @pytest.mark.parametrize("value", ["1e10", "1.50", "true", "[1]", '{"a": 1}'])
@@ -209,7 +210,7 @@ def test_a_connection_that_cannot_be_right(fields: dict[str, Any], why: str, def
 
 
 def test_settings_show_no_key() -> None:
-    shown = repr(Settings(DEFAULT_HOST, PRIMARY, SECONDARY))
+    shown = repr(Settings(DEFAULT_HOST, Secret(PRIMARY), Secret(SECONDARY)))
     assert PRIMARY not in shown
     assert SECONDARY not in shown
 

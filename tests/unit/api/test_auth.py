@@ -28,6 +28,7 @@ from airflow_provider_volubile.exceptions import (
     VolubileUnavailable,
     VolubileUnknownOutcome,
 )
+from airflow_provider_volubile.masking import Secret
 
 ID = "9e7d5a10-64c3-4f0b-b2d8-71f0c4e8a633"
 CALL = {"id": ID, "status": "COMPLETED"}
@@ -161,7 +162,7 @@ def test_keys_are_stripped_and_a_secondary_that_is_none_is_left_out() -> None:
 
 def test_nothing_shows_a_key_or_token() -> None:
     pair = ApiKeyPair("very-secret-1", "very-secret-2", name="conn")
-    token = IssuedToken("very-secret-3", frozenset({"calls:read"}), 900, None)  # type: ignore[arg-type]
+    token = IssuedToken(Secret("very-secret-3"), frozenset({"calls:read"}), 900, None)  # type: ignore[arg-type]
     for thing in (pair, BearerTokens(pair), token, VolubileClient("https://x.example", pair, window=None)):  # type: ignore[arg-type]
         assert "very-secret" not in repr(thing) + str(thing) + f"{thing}"
 
@@ -533,7 +534,7 @@ def test_an_absurd_token_is_an_error_without_a_loop(
     ],
 )
 def test_how_long_a_token_lives(value: str, expires_in: Any, life: float | None) -> None:
-    assert token_lifetime(value, expires_in) == life
+    assert token_lifetime(Secret(value), expires_in) == life
 
 
 def test_errors_survive_pickling() -> None:
