@@ -24,8 +24,8 @@ from airflow_provider_volubile.waiting.watches import Watch
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.models import Call
 
-# Airflow stores what a trigger yields within a second or two. Only then is it remembered as told: should the triggerer
-# die in between, it is told again.
+# Airflow stores what a trigger yields within a second or two. Only then is it remembered as reported: if the triggerer
+# dies in between, it is reported again.
 STORED_AFTER = 5.0
 # An event becomes a row of Airflow's database.
 IDS_PER_EVENT = 1000
@@ -35,7 +35,7 @@ PAUSE_AFTER_ERROR = 60.0
 
 
 class FinishedCallsEvent(TypedDict):
-    """What :class:`VolubileFinishedCallTrigger` tells: ids and counts, no people.
+    """What :class:`VolubileFinishedCallTrigger` reports: ids and counts, no people.
 
     ``call_ids`` ended since the event before, at most 1,000; ``counts`` is their number by final status; ``agent_id``
     and ``campaign`` are what the trigger was asked to look for.
@@ -50,8 +50,8 @@ class FinishedCallsEvent(TypedDict):
 class Cursor(TypedDict):
     """Where a restarted trigger goes on: JSON.
 
-    ``started``: what ended earlier is never told; ``since``: no call that is still to be told is older; ``told``: ids
-    of those told that are not older either.
+    ``started``: what ended earlier is never reported; ``since``: no call that is still to be reported is older;
+    ``told``: ids of reported calls that are not older either.
     """
 
     started: str
@@ -109,7 +109,7 @@ class FinishedWatch(Watch):
         return ended
 
     def cursor(self) -> Cursor:
-        """Where to go on once everything taken has been told."""
+        """Where to go on once everything taken was reported."""
         with self._lock:
             told = [call_id for call_id in self._told if call_id not in self._new]
             return Cursor(started=self._started.isoformat(), since=self.since.isoformat(), told=told)
@@ -125,20 +125,20 @@ class FinishedWatch(Watch):
 class VolubileFinishedCallTrigger(BaseEventTrigger):
     """Fires whenever calls have ended, so that a Dag scheduled on an asset runs then.
 
-    One event for all calls that one look finds ended (:class:`FinishedCallsEvent`), so that a campaign does not start
-    a thousand Dag runs. Looks are shared with all deferred tasks of the account. Every call counts: inbound and
+    One event reports all calls that one round finds ended (:class:`FinishedCallsEvent`), so that a campaign does not
+    start a thousand Dag runs. Rounds are shared with all deferred tasks of the account. Every call counts: inbound and
     outbound, and each attempt by itself.
 
-    Each call is told at least once: what ended while no triggerer ran is told when one runs again, and calls may be
-    told twice when a triggerer dies or a trigger moves. That is kept in the asset's state store, so give each asset a
-    watcher with settings of its own. What ended before the trigger first ran is not told, nor is a call that takes
-    longer than two hours.
+    Each call is reported at least once. Calls that ended while no triggerer ran are reported when one runs again. Calls
+    may be reported twice when a triggerer dies or a trigger moves. The asset's state store keeps what was reported, so
+    give each asset a watcher with settings of its own. Calls that ended before the trigger first ran are not reported,
+    and neither is a call that takes longer than two hours.
 
     :param volubile_conn_id: the connection.
     :param agent_id: only calls of this agent.
     :param campaign: only calls of campaigns with exactly this name. Those that
         :class:`~airflow_provider_volubile.operators.campaigns.VolubileCreateCampaignOperator` creates get a suffix.
-    :param poll_interval: the longest time between two looks, in seconds.
+    :param poll_interval: the longest time between two rounds of polling, in seconds.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class VolubileFinishedCallTrigger(BaseEventTrigger):
                         await asyncio.sleep(STORED_AFTER)
                         await self._save(cursor)
             except VolubileError as error:
-                # A watcher has nobody to fail: it goes on once somebody has mended what is wrong.
+                # A watcher has no task that could fail. It goes on when the cause was removed.
                 self.log.error("Calls cannot be followed: %s Trying again in %g s.", error, PAUSE_AFTER_ERROR)
                 watch.error = None
                 await asyncio.sleep(PAUSE_AFTER_ERROR)
@@ -211,8 +211,8 @@ class VolubileFinishedCallTrigger(BaseEventTrigger):
             stored = await self.asset_state_store.aget(self._key)
         except ValueError:  # the store is one asset's
             self.log.warning(
-                "Several assets are watched for with the same settings, so that what was told cannot be remembered: "
-                "what ends while no triggerer runs will not be told. Give each asset a watcher of its own."
+                "Several assets have a watcher with the same settings, so reported calls cannot be remembered. Calls "
+                "that end while no triggerer runs will not be reported. Give each asset a watcher of its own."
             )
             self.asset_state_store = None
             return fresh

@@ -22,6 +22,7 @@ from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.exceptions import (
     VolubileError,
     VolubileNotFound,
+    VolubileProtocolError,
     VolubileRateLimitError,
     VolubileRequestRefused,
 )
@@ -293,7 +294,8 @@ class _Round:
 
     def _read_transcript(self, call_id: str, watches: Sequence[Watch]) -> None:
         events: Sequence[TranscriptEvent] = ()
-        with suppress(VolubileNotFound):
+        # One transcript that cannot be read is given up after a while, and does not end the wait.
+        with suppress(VolubileNotFound, VolubileRequestRefused, VolubileProtocolError):
             events = self.client.get_transcript(call_id)
         self.requests += 1
         for watch in watches:

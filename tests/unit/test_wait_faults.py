@@ -23,6 +23,7 @@ from airflow_provider_volubile.exceptions import (
     VolubileError,
     VolubileNotFound,
     VolubileProtocolError,
+    VolubileRequestRefused,
     VolubileUnavailable,
     VolubileWaitTimeout,
 )
@@ -55,6 +56,7 @@ class Service:
         self.campaign_status = "ACTIVE"
         self.call_ids = ["1"]
         self.transcripts: dict[str, int] = {}
+        self.no_transcript: VolubileError = VolubileNotFound("no transcript", status=404)
         self.answers = 0
 
     def list_calls(self, *, page: int, **_: object) -> Page[Call]:
@@ -77,7 +79,7 @@ class Service:
 
     def get_transcript(self, call_id: str) -> Any:
         self.transcripts[call_id] = self.transcripts.get(call_id, 0) + 1
-        raise VolubileNotFound("no transcript", status=404)
+        raise self.no_transcript
 
     @property
     def client(self) -> VolubileClient:
@@ -251,7 +253,11 @@ def test_calls_whose_id_cannot_be_used_are_reported_with_their_number(service: S
 # Transcripts ---------------------------------------------------------------------------------------------------------
 
 
-def test_every_transcript_is_asked_for_before_it_is_given_up(service: Service) -> None:
+@pytest.mark.parametrize(
+    "answer", [VolubileNotFound("404", status=404), VolubileRequestRefused("410"), VolubileProtocolError("garbled")]
+)
+def test_every_transcript_is_asked_for_before_it_is_given_up(service: Service, answer: VolubileError) -> None:
+    service.no_transcript = answer
     service.call_ids, service.status = [str(number) for number in range(300)], "COMPLETED"
     handle = SubmissionHandle(**{**CALLS, "call_ids": service.call_ids, "recipients": 300})
     waiting = Wait.of(handle, wait_for="transcript", poll_interval=30)

@@ -1,4 +1,4 @@
-"""The shared poll: one loop for everybody, and nobody disturbs anybody."""
+"""The shared poll: one loop for all waits of an account, and no wait disturbs another."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def listings(simulator: Simulator) -> int:
 
 
 @pytest.mark.parametrize("tasks", [1, 200])
-def test_rounds_cost_the_same_however_many_wait(simulator: Simulator, client: VolubileClient, tasks: int) -> None:
+def test_rounds_cost_the_same_for_any_number_of_waits(simulator: Simulator, client: VolubileClient, tasks: int) -> None:
     ids = simulator.load_calls(400, status="IN_PROGRESS", ends_within=600)
     share = len(ids) // tasks
     since = datetime.now(UTC) - AN_HOUR_AGO
@@ -73,7 +73,7 @@ def test_rounds_cost_the_same_however_many_wait(simulator: Simulator, client: Vo
     run(scenario)
 
 
-def test_an_empty_board_stops_polling_and_a_new_member_starts_it(simulator: Simulator, client: VolubileClient) -> None:
+def test_polling_stops_without_members_and_starts_with_a_new_one(simulator: Simulator, client: VolubileClient) -> None:
     async def scenario() -> None:
         poll = SharedPoll(lambda: client)
         await last(poll, calls(simulator, 3, ends_within=60))
@@ -86,7 +86,7 @@ def test_an_empty_board_stops_polling_and_a_new_member_starts_it(simulator: Simu
     run(scenario)
 
 
-def test_one_who_leaves_takes_nobody_along(simulator: Simulator, client: VolubileClient) -> None:
+def test_a_member_that_leaves_does_not_end_the_others(simulator: Simulator, client: VolubileClient) -> None:
     async def scenario() -> None:
         poll = SharedPoll(lambda: client)
         leaving = asyncio.create_task(last(poll, calls(simulator, 3)))
@@ -100,7 +100,7 @@ def test_one_who_leaves_takes_nobody_along(simulator: Simulator, client: Volubil
     run(scenario)
 
 
-def test_the_error_of_one_is_not_the_error_of_all(
+def test_the_error_of_one_wait_is_not_the_error_of_all(
     simulator: Simulator, client: VolubileClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fault_policy, "REFUSAL_LIMIT", timedelta(0))
@@ -127,7 +127,7 @@ def test_an_outage_is_waited_out(simulator: Simulator, client: VolubileClient) -
     run(scenario)
 
 
-def test_an_outage_beyond_the_budget_is_told(
+def test_an_outage_that_lasts_too_long_ends_the_wait(
     simulator: Simulator, client: VolubileClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fault_policy, "OUTAGE_LIMIT", timedelta(seconds=1))
@@ -173,7 +173,7 @@ def test_keys_that_stay_refused_end_the_wait(
 
 
 class Broken(CallsWatch):
-    """Its author made a mistake."""
+    """It has a defect."""
 
     def progress(self) -> Progress:
         raise ValueError("a defect")
@@ -184,7 +184,7 @@ def broken_hours(_: datetime) -> datetime:
 
 
 @pytest.mark.parametrize("where", ["progress", "opening"])
-def test_the_defect_of_one_is_not_the_defect_of_all(
+def test_a_defect_in_one_watch_ends_only_its_own_wait(
     simulator: Simulator, client: VolubileClient, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     monkeypatch.setattr("airflow_provider_volubile.waiting.polling.QUIET", timedelta(seconds=-1))
@@ -203,7 +203,7 @@ def test_the_defect_of_one_is_not_the_defect_of_all(
 
 
 @pytest.mark.parametrize("end", [KeyError("a defect"), asyncio.CancelledError("a defect")])
-def test_whoever_follows_a_loop_that_dies_is_told(
+def test_members_of_a_loop_that_dies_get_its_error(
     simulator: Simulator, client: VolubileClient, monkeypatch: pytest.MonkeyPatch, end: BaseException
 ) -> None:
     async def die(self: SharedPoll, due: object) -> float:
@@ -223,7 +223,7 @@ def test_whoever_follows_a_loop_that_dies_is_told(
 
 
 @pytest.mark.parametrize("limit", [{"SLICE": 0.0}, {"WOKEN": 1}])
-def test_members_are_told_in_slices(
+def test_members_are_updated_in_slices(
     simulator: Simulator, client: VolubileClient, monkeypatch: pytest.MonkeyPatch, limit: dict[str, float]
 ) -> None:
     for name in ("SLICE", "WOKEN"):
@@ -257,7 +257,7 @@ def test_members_are_told_in_slices(
     run(scenario)
 
 
-def test_those_who_join_do_not_make_looks_more_frequent_than_affordable(
+def test_new_members_do_not_make_rounds_more_frequent_than_affordable(
     simulator: Simulator, client: VolubileClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(polling, "SECONDS_PER_REQUEST", 0.1)
@@ -285,7 +285,7 @@ def test_those_who_join_do_not_make_looks_more_frequent_than_affordable(
     run(scenario)
 
 
-def test_a_clock_that_jumps_during_an_outage_fails_nobody(simulator: Simulator, client: VolubileClient) -> None:
+def test_a_clock_that_jumps_during_an_outage_ends_no_wait(simulator: Simulator, client: VolubileClient) -> None:
     asked = itertools.count()
     waited_for = calls(simulator, 3, ends_within=60)
     simulator.fault("listCalls", "malformed", times=4)
@@ -332,7 +332,7 @@ def test_connections_of_one_account_share_a_poll(simulator: Simulator, monkeypat
     run(scenario)
 
 
-def test_who_is_not_due_costs_no_listing_of_its_own(
+def test_a_member_that_is_not_due_costs_no_listing_of_its_own(
     simulator: Simulator, client: VolubileClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A campaign that is looked at every ten minutes, beside calls that are looked at all the time."""
