@@ -39,11 +39,12 @@ def task_states(ti: Any) -> list[str | None]:
 
     :param ti: the task instance, as an operator or a trigger has it.
     """
-    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+    ask = getattr(ti, "get_task_states", None)  # public, but a trigger's task instance has none
+    if ask is None:
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
-    states = RuntimeTaskInstance.get_task_states(
-        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
-    )
+        ask = RuntimeTaskInstance.get_task_states
+    states = ask(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index)
     return list(states.get(ti.run_id, {}).values())
 
 

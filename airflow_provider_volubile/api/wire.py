@@ -300,6 +300,12 @@ def bulk_body(agent_id: str, recipients: Iterable[RecipientLike]) -> dict[str, A
     return {"agentId": check_id(agent_id, "agent_id"), "recipients": _recipients(recipients)}
 
 
+#: The members of a request that creates a campaign.
+CAMPAIGN_MEMBERS = frozenset(
+    {"name", "agentId", "startDate", "timeSlots", "batchSize", "days", "recipients", "retry", "timezone"}
+)
+
+
 def campaign_body(
     *,
     name: str,

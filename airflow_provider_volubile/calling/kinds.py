@@ -169,6 +169,10 @@ class Campaigns(Calls):
     def check(self, journal: SubmissionJournal) -> dict[str, Any]:
         if not str(self.title or "").strip():
             raise VolubileInputError("name is empty: calls are tied to their campaign by its name.")
+        if taken := self.extra_fields.keys() & wire.CAMPAIGN_MEMBERS:
+            raise VolubileInputError(
+                f"extra_fields holds {', '.join(sorted(taken))}, which this operator sends itself: use its parameters."
+            )
         try:
             json.dumps(self.extra_fields, allow_nan=False)
         except (TypeError, ValueError) as error:

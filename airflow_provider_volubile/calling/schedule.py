@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -164,25 +164,27 @@ class Schedule:
 
         :param now: aware.
         :returns: aware, in the campaign's zone. Clock changes are respected: a slot that begins within the hour
-            that spring skips opens when that hour is over.
+            that spring skips opens when that hour is over; one within the hour that autumn repeats opens twice.
         """
-        local = now.astimezone(self.zone)
-        day = max(local.date(), self.start_date)
+        now = now.astimezone(UTC)
+        day = max(now.astimezone(self.zone).date(), self.start_date)
         for _ in range(8):
             if WEEKDAYS[day.weekday()] in self.days:
-                for slot in self.time_slots:
-                    opens = _moment(day, slot.start, self.zone)
-                    if local <= opens:
-                        return opens
-                    if local < _moment(day, slot.end, self.zone):
-                        return local
+                windows = [
+                    [self._moment(day, at, fold) for at in (slot.start, slot.end)]
+                    for slot in self.time_slots
+                    for fold in (0, 1)
+                ]
+                if openings := [max(now, opens) for opens, closes in windows if now < closes]:
+                    return min(openings).astimezone(self.zone)
             day += timedelta(days=1)
         raise AssertionError("a week holds every weekday")  # pragma: no cover
 
-
-def _moment(day: date, at: time, zone: ZoneInfo) -> datetime:
-    # Through UTC, so that comparisons of two moments are made on the time line and not on the wall clock.
-    return datetime.combine(day, at, zone).astimezone(ZoneInfo("UTC")).astimezone(zone)
+    def _moment(self, day: date, at: time, fold: int) -> datetime:
+        """A time of the campaign's clock in UTC. ``fold`` 1 is the second of two in the hour that autumn repeats."""
+        # In UTC, since Python compares two moments of one zone by the wall clock. In the hour that spring skips, the
+        # second moment would be the earlier one.
+        return max(datetime.combine(day, at, self.zone).replace(fold=each).astimezone(UTC) for each in range(fold + 1))
 
 
 def _zone(name: str) -> ZoneInfo:

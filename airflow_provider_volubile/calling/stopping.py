@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow.sdk import Variable
 
 from airflow_provider_volubile._airflow import task_states
+from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.calling.handles import CampaignRef
 from airflow_provider_volubile.exceptions import VolubileError
 from airflow_provider_volubile.hooks.volubile import VolubileHook
+from airflow_provider_volubile.waiting.find_calls import CALL_TIME_TOLERANCE, time_of
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient
@@ -101,12 +103,32 @@ def resume_campaigns(client: VolubileClient, campaigns: Sequence[CampaignRef]) -
     """Let go on what :func:`stop_campaigns` paused, and nothing that a person paused."""
     for campaign in campaigns:
         campaign_id = campaign["id"]
-        if campaign_id is None:
-            continue
         key = PAUSED_BY_US.format(campaign_id=campaign_id)
-        if Variable.get(key, default=None) is None:
+        paused_at = Variable.get(key, default=None) if campaign_id else None
+        if campaign_id is None or paused_at is None:
             continue
         if client.get_campaign(campaign_id).status == "PAUSED":
-            client.update_campaign_status(campaign_id, "ACTIVE")
-            log.info("Campaign %s goes on: an earlier try had paused it.", campaign["name"])
+            if _called_since(client, campaign["name"], datetime.fromisoformat(paused_at)):
+                log.warning(
+                    "Campaign %s stays paused: it placed calls after an earlier try had paused it, so a person resumed "
+                    "it and paused it again. Resume it in Volubile's dashboard.",
+                    campaign["name"],
+                )
+            else:
+                client.update_campaign_status(campaign_id, "ACTIVE")
+                log.info("Campaign %s goes on: an earlier try had paused it.", campaign["name"])
         Variable.delete(key)
+
+
+def forget_pause(campaign_id: str) -> None:
+    """Somebody sets the campaign's status on purpose: no later try changes it."""
+    key = PAUSED_BY_US.format(campaign_id=campaign_id)
+    if Variable.get(key, default=None) is not None:
+        Variable.delete(key)
+
+
+def _called_since(client: VolubileClient, name: str, paused_at: datetime) -> bool:
+    """Whether a campaign placed calls after a pause. The service does not tell who changed a campaign, or when."""
+    calls = client.list_calls(campaign=name, page=1, size=wire.MAX_PAGE_SIZE, sort=wire.NEWEST_FIRST).content
+    times = [at for call in calls if (at := time_of(call))]
+    return bool(times) and max(times) > paused_at + CALL_TIME_TOLERANCE

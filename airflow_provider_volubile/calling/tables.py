@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from airflow_provider_volubile.exceptions import VolubileInputError
+from airflow_provider_volubile.exceptions import VolubileInputError, VolubileUnavailable
 from airflow_provider_volubile.masking import looks_like_phone
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ def _objects(items: Iterable[tuple[int, Any]], name: str, unit: str, text_column
 def from_path(path: str | PathLike[str] | ObjectStoragePath, text_column: str) -> Table:
     """Open a file as a table; its format and compression follow from its name.
 
-    :raises VolubileInputError: the file cannot be read, or is not what its name says. Names file and line.
+    :raises VolubileInputError: there is no such file, or it is not what its name says. Names file and line.
+    :raises VolubileUnavailable: the store did not give the file, which may pass.
     """
     from airflow.sdk import ObjectStoragePath
 
@@ -98,8 +99,12 @@ def from_path(path: str | PathLike[str] | ObjectStoragePath, text_column: str) -
         raise VolubileInputError(f"{name}: its format is not known by its name; expected {FORMATS}")
     try:
         data = (path if isinstance(path, ObjectStoragePath) else ObjectStoragePath(path)).read_bytes()
-    except Exception as error:  # every store has its own exceptions
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ImportError, TypeError, ValueError) as error:
         raise VolubileInputError(f"{name}: cannot be read ({type(error).__name__}: {error})") from error
+    except Exception as error:  # every store has its own exceptions
+        raise VolubileUnavailable(
+            f"{name}: cannot be read now ({type(error).__name__}: {error}). Another try reads it again."
+        ) from error
     if kind == "parquet":
         return _parquet(name, data)
     if zipped:

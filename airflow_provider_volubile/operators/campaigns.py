@@ -185,6 +185,7 @@ class VolubileUpdateCampaignStatusOperator(VolubileOperator):
     @fail_without_retry()
     def execute(self, context: Context) -> list[CampaignStatus]:
         from airflow_provider_volubile.api import wire
+        from airflow_provider_volubile.calling.stopping import forget_pause
 
         check_choice("status", self.status, wire.CAMPAIGN_STATUSES)
         client = self.hook.client()
@@ -194,6 +195,7 @@ class VolubileUpdateCampaignStatusOperator(VolubileOperator):
                 campaign = client.update_campaign_status(campaign_id, self.status)
             except VolubileNotFound:
                 raise VolubileInputError(f"campaign_id {campaign_id!r}: this account has no such campaign.") from None
+            forget_pause(campaign_id)
             self.log.info("Campaign %s is %s.", campaign_id, campaign.status or self.status)
             result.append(CampaignStatus(campaign_id=campaign_id, status=campaign.status or self.status))
         return result

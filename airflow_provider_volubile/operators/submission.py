@@ -12,6 +12,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from math import inf
 from threading import Thread
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 OnUnknown = Literal["fail", "resend", "ask"]
 WaitFor = Literal["ended", "transcript"]
 ON_UNKNOWN: tuple[OnUnknown, ...] = ("fail", "resend", "ask")
+# Between two looks at the task's own state while single calls are sent, in seconds.
+STATE_INTERVAL = 1.0
 DEFERRABLE: bool = conf.getboolean("operators", "default_deferrable", fallback=False)
 
 
@@ -128,6 +132,7 @@ class SubmissionOperator(VolubileOperator):
         self._ti: Any = None
         self._journal: SubmissionJournal | None = None
         self._stopping = False
+        self._state_asked_at = -inf
 
     def make_kind(self) -> Calls:
         """What is submitted, from this operator's parameters.
@@ -170,12 +175,16 @@ class SubmissionOperator(VolubileOperator):
         journal = self._resume(context)
         answer = Answer.read(event)
         if answer.chosen == STOP:
-            if self.on_kill_action != "leave":
-                stop_campaigns(self.hook, handle_of(journal).get("campaigns", ()), self.on_kill_action)
+            not_stopped = ""
+            try:
+                if self.on_kill_action != "leave":
+                    stop_campaigns(self.hook, handle_of(journal).get("campaigns", ()), self.on_kill_action)
+            except VolubileError as error:  # a retry would let go on what was stopped
+                not_stopped = f" Not everything could be stopped, look in Volubile's dashboard: {error}"
             raise VolubileUnknownSubmission(
                 f"Somebody decided to stop. Nothing was sent again. Of {len(journal)} requests "
                 f"{len(journal.numbers('accepted'))} had been accepted: nobody in them is forgotten or called again. "
-                "To go on, clear this task, keeping its state: it looks once more, and asks again."
+                f"To go on, clear this task, keeping its state: it looks once more, and asks again.{not_stopped}"
             )
         asked = numbers if number is None else [number]
         unknown = [each for each in asked if journal[each].state == "in_flight"]
@@ -356,7 +365,9 @@ class SubmissionOperator(VolubileOperator):
             check_agent(client, self.agent_id)
         try:
             while journal.numbers("pending", "to_resend", "in_flight"):
-                send_pending(client, journal, parts, kind, check_stop=self._check_stop)
+                # Asking takes about as long as one call; at most one more second of single calls is sent.
+                check_stop = partial(self._check_stop, STATE_INTERVAL if kind.one_person else 0)
+                send_pending(client, journal, parts, kind, check_stop=check_stop)
                 if unknown := find_unknown(client, journal, parts, kind):
                     self._settle_unknown(context, journal, unknown)
             check_refusals(journal)
@@ -366,7 +377,18 @@ class SubmissionOperator(VolubileOperator):
         self._check_stop()
         find_missing_ids(client, journal, parts, kind)
 
-    def _check_stop(self) -> None:
+    def _check_stop(self, interval: float = 0) -> None:
+        """Check that nobody has stopped the task. A stop reaches the worker late: its state is asked for.
+
+        :param interval: ask again after so many seconds.
+        :raises VolubileError: somebody has.
+        """
+        from airflow_provider_volubile.calling.stopping import is_stopped
+
+        is_real = hasattr(self._ti, "get_task_states")  # and no test that runs an operator by hand
+        if is_real and not self._stopping and time.monotonic() - self._state_asked_at >= interval:
+            self._stopping = is_stopped(self._ti)
+            self._state_asked_at = time.monotonic()
         if self._stopping:
             raise VolubileError("Stopped while it submitted. What was accepted goes on; another try sends the rest.")
 

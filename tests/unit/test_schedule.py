@@ -101,6 +101,21 @@ def test_the_next_opening_over_both_clock_changes() -> None:
     assert opening(autumn, "2026-10-25T12:00+01:00") == "2026-11-01T02:30+01:00"
 
 
+def test_a_slot_in_the_hour_that_autumn_repeats_opens_twice() -> None:
+    autumn = check(now=datetime(2026, 10, 20, tzinfo=UTC), time_slots=["02:30-02:45"], days=["SUNDAY"])
+    assert opening(autumn, "2026-10-25T02:35+02:00") == "2026-10-25T02:35+02:00"
+    assert opening(autumn, "2026-10-25T02:50+02:00") == "2026-10-25T02:30+01:00"
+    assert opening(autumn, "2026-10-25T02:10+01:00") == "2026-10-25T02:30+01:00"
+    assert opening(autumn, "2026-10-25T02:35+01:00") == "2026-10-25T02:35+01:00"
+    assert opening(autumn, "2026-10-25T02:50+01:00") == "2026-11-01T02:30+01:00"
+
+
+@given(st.datetimes(datetime(2026, 10, 24), datetime(2026, 10, 26), timezones=st.just(UTC)))
+def test_an_opening_is_never_past_when_the_clocks_change(now: datetime) -> None:
+    schedule = check(now=datetime(2026, 1, 1, tzinfo=UTC), time_slots=["01:30-02:15", "02:30-03:30"], days=WEEKDAYS)
+    assert schedule.next_opening(now).astimezone(UTC) >= now
+
+
 @given(st.datetimes(datetime(2026, 3, 1), datetime(2027, 12, 1), timezones=st.just(UTC)))
 def test_an_opening_is_never_past_and_always_within_hours(now: datetime) -> None:
     schedule = check(now=datetime(2026, 1, 1, tzinfo=UTC), time_slots=["09:30-12:00"], days=["MONDAY", "SATURDAY"])

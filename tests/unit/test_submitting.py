@@ -9,6 +9,7 @@ import itertools
 import json
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk import ObjectStoragePath
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput, TaskDeferred
 
@@ -34,6 +36,7 @@ from airflow_provider_volubile.exceptions import (
     VolubileUnavailable,
     VolubileUnknownSubmission,
 )
+from airflow_provider_volubile.operators import submission
 from airflow_provider_volubile.operators.calls import VolubileBulkCallsOperator, VolubileCreateCallOperator
 from airflow_provider_volubile.operators.campaigns import VolubileCreateCampaignOperator
 from airflow_provider_volubile.operators.submission import SubmissionOperator
@@ -82,7 +85,8 @@ class Variables(dict[str, str]):
 def _here(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     simulator.configure(speed=3000, dial_interval=0)
     monkeypatch.setattr(stopping, "Variable", Variables())
-    monkeypatch.setattr(stopping, "is_stopped", lambda ti: True)
+    # Stopped only where a test stops it: then a thread of its own asks whether it really is.
+    monkeypatch.setattr(stopping, "is_stopped", lambda ti: threading.current_thread().name == "volubile-on-kill")
     monkeypatch.setattr(unknown_outcome, "show_question", lambda *_, **__: True)
     yield
     _join_stopping_threads()
@@ -140,7 +144,14 @@ class Task:
         self.tries += 1
         ExecutorSafeguard.tracker.set(operator)
         instance = SimpleNamespace(
-            dag_id="dag", run_id="run", task_id="dial", map_index=-1, id=self.tries, try_number=self.tries, max_tries=3
+            dag_id="dag",
+            run_id="run",
+            task_id="dial",
+            map_index=-1,
+            id=self.tries,
+            try_number=self.tries,
+            max_tries=3,
+            get_task_states=None,
         )
         context = {
             "ti": instance,
@@ -674,3 +685,91 @@ def test_an_operator_repeats_the_parameters_of_its_base(cls: type[SubmissionOper
     values: dict[str, Any] = {name: object() for name in own.keys() - {"self", "kwargs"}}
     operator = cls(task_id="dial", **values)
     assert {name: getattr(operator, name) for name in values} == values
+
+
+# --- what reviewers broke ---
+
+
+@KINDS
+def test_a_stopped_task_sends_no_further_request(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """ "Mark failed" was answered; the worker is told with its next heartbeat only, about five seconds later."""
+    monkeypatch.setattr(wire, "MAX_RECIPIENTS", 1)
+    monkeypatch.setattr(submission, "STATE_INTERVAL", 0)
+    monkeypatch.setattr(stopping, "is_stopped", lambda ti: len(simulator.submissions()) >= 2)
+    task = Task(simulator, kind)
+    assert "Stopped while it submitted" in str(task.try_())
+    assert len(simulator.submissions()) == 2
+
+
+def test_the_state_is_asked_for_every_second_of_single_calls(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(stopping, "is_stopped", lambda ti: asked.append(1) or len(asked) > 5)
+    Task(simulator, "single").try_()
+    assert len(asked) <= 3, "not for each of five calls"
+
+
+@pytest.mark.parametrize("when", ["a retry", "the end of the wait"])
+def test_a_fault_of_the_store_is_no_change_of_the_people(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, when: str
+) -> None:
+    source = tmp_path / "people.jsonl"
+    source.write_text("\n".join(json.dumps({"phone": phone}) for phone in PEOPLE))
+    task = Task(simulator, "single", recipients=str(source), outcomes_path=str(tmp_path / "outcomes.csv"))
+    if when == "a retry":
+        simulator.fault("createCall", "status", status=403, skip=2)  # two are called, and the next try calls the rest
+        task.try_()
+    reads: list[Any] = []
+    read = ObjectStoragePath.read_bytes
+
+    def flaky(path: Any) -> bytes:
+        reads.append(path)
+        if len(reads) == (1 if when == "a retry" else 2):
+            raise OSError("503: slow down")
+        return read(path)
+
+    monkeypatch.setattr(ObjectStoragePath, "read_bytes", flaky)
+    error = task.try_()
+    assert isinstance(error, VolubileUnavailable), error
+    assert "cannot be read now (OSError: 503: slow down)" in str(error)
+    assert sum(task.try_()["counts"].values()) == 5
+    assert task.times_called == dict.fromkeys(PEOPLE, 1)
+
+
+def test_stop_stays_stop_when_one_pause_fails(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MAX_RECIPIENTS", 2)
+    simulator.configure(speed=0, lines=1)
+    simulator.fault("createCampaign", "drop", accept=False, skip=2)
+    task = Task(simulator, "campaign", on_unknown="ask")
+    task.try_()
+    simulator.fault("updateCampaignStatus", "status", status=409, skip=1)
+    answered = task.answer(STOP, 2)
+    assert isinstance(answered, VolubileUnknownSubmission), "which is not retried"
+    assert "Not everything could be stopped" in str(answered)
+    assert sorted(task.campaign_statuses) == ["ACTIVE", "PAUSED"]
+
+
+def test_a_pause_by_a_person_after_ours_stays(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "CALL_TIME_TOLERANCE", timedelta(0))
+    simulator.configure(lines=1)
+    task = _stopped_after_one_part(simulator, monkeypatch, deferrable=True)
+    (campaign,) = simulator.state()["campaigns"]
+    client = task.client()
+    before = len(simulator.ledger())
+    time.sleep(1.1)  # times are told in seconds
+    client.update_campaign_status(campaign["id"], "ACTIVE")
+    simulator.configure(speed=3000)
+    simulator.wait_until(lambda: len(simulator.ledger()) > before)
+    client.update_campaign_status(campaign["id"], "PAUSED")
+    task.try_()
+    assert task.campaign_statuses[0] == "PAUSED"
+
+
+@pytest.mark.parametrize("member", ["name", "recipients", "timezone", "agentId"])
+def test_extra_fields_hold_nothing_that_the_operator_sends(simulator: Simulator, member: str) -> None:
+    task = Task(simulator, "campaign", extra_fields={member: "x"})
+    assert f"extra_fields holds {member}, which this operator sends itself" in str(task.try_())
+    assert not simulator.submissions()
