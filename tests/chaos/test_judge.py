@@ -112,9 +112,9 @@ def test_the_judge_counts_recipients_refused_before_an_unknown_outcome() -> None
 @pytest.mark.parametrize(
     ("requests", "ends"),
     [
-        pytest.param([], ACCEPTED, id="nobody-was-refused"),
+        pytest.param([], ACCEPTED, id="no-request-was-refused"),
         pytest.param([], REFUSED, id="no-400-was-injected"),
-        pytest.param([request("createCall", 1.2, status=400)], REFUSED, id="a-400-nobody-injected"),
+        pytest.param([request("createCall", 1.2, status=400)], REFUSED, id="a-400-that-was-not-injected"),
         pytest.param([INJECTED_400 | {"wall": 0.2}], REFUSED, id="a-400-of-another-request"),
         pytest.param([INJECTED_400 | {"operation": "createBulkCalls"}], REFUSED, id="a-400-of-another-route"),
         pytest.param([INJECTED_400 | {"status": 500}], REFUSED, id="another-fault"),
@@ -146,10 +146,10 @@ def test_the_judge_reports_a_missing_person_as_lost_and_the_report_as_wrong() ->
         pytest.param(DIED, [], id="the-process-died"),
         pytest.param(SILENT, [request("createBulkCalls", 1.2, fault="drop", status=None)], id="a-fault"),
         pytest.param(replace(SILENT, ended=9), [], id="longer-than-the-client-waits"),
-        pytest.param(replace(SILENT, how=NO), [BULK_400], id="died-before-a-400-was-written-down"),
-        pytest.param(replace(FROZEN, ended=21), [], id="stood-still-for-too-long-to-send-it"),
-        pytest.param(replace(SILENT, how="begin lost"), [], id="nobody-told-it-whether-it-was-written-down"),
-        pytest.param(TOKENLESS, [NO_TOKEN], id="died-before-it-wrote-that-it-got-no-token"),
+        pytest.param(replace(SILENT, how=NO), [BULK_400], id="the-process-died-before-it-recorded-a-400"),
+        pytest.param(replace(FROZEN, ended=21), [], id="the-process-stood-still-for-too-long"),
+        pytest.param(replace(SILENT, how="begin lost"), [], id="airflow-did-not-answer-the-write"),
+        pytest.param(TOKENLESS, [NO_TOKEN], id="the-process-died-before-it-recorded-a-missing-token"),
     ],
 )
 def test_the_judge_believes_an_unknown_outcome_after_a_fault_of_its_request(
@@ -165,17 +165,17 @@ def test_the_judge_believes_an_unknown_outcome_after_a_fault_of_its_request(
     [
         pytest.param(SILENT, [], id="no-fault-was-injected"),
         pytest.param(SILENT, [request("createCall", 1.2, fault="drop", status=None)], id="a-fault-of-another-route"),
-        pytest.param(SILENT, [request("createBulkCalls", 1.2, fault="rate_limit", status=429)], id="a-definite-no"),
+        pytest.param(SILENT, [request("createBulkCalls", 1.2, fault="rate_limit", status=429)], id="a-refusal"),
         pytest.param(replace(SILENT, how="accepted"), [], id="it-was-accepted"),
         pytest.param(replace(DIED, part=0), [], id="it-was-never-sent"),
-        pytest.param(replace(SILENT, how=NO, is_written=True), [BULK_400], id="a-400-was-written-down"),
-        pytest.param(replace(SILENT, how=NO), [], id="a-400-nobody-injected"),
+        pytest.param(replace(SILENT, how=NO, is_written=True), [BULK_400], id="a-recorded-400"),
+        pytest.param(replace(SILENT, how=NO), [], id="a-400-that-was-not-injected"),
         pytest.param(replace(SILENT, how="not begun"), [], id="it-was-never-begun"),
-        pytest.param(replace(FROZEN, ended=3), [], id="not-sent-but-not-for-standing-still"),
+        pytest.param(replace(FROZEN, ended=3), [], id="not-sent-without-standing-still"),
         pytest.param(replace(SILENT, how="accepted"), [NO_TOKEN], id="it-was-accepted-with-a-token"),
         pytest.param(replace(SILENT, how=NO), [NO_TOKEN], id="no-token-but-refused"),
-        pytest.param(replace(TOKENLESS, is_written=True), [NO_TOKEN], id="that-it-got-no-token-was-written-down"),
-        pytest.param(replace(FROZEN, ended=21, is_written=True), [], id="that-it-was-not-sent-was-written-down"),
+        pytest.param(replace(TOKENLESS, is_written=True), [NO_TOKEN], id="a-recorded-missing-token"),
+        pytest.param(replace(FROZEN, ended=21, is_written=True), [], id="a-recorded-unsent-request"),
     ],
 )
 def test_the_judge_reports_an_unexplained_unknown_outcome_as_lost(

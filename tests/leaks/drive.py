@@ -267,7 +267,7 @@ def _notified(services: _Services) -> set[str]:
 
 def _watchers_that_complain(home: Path) -> set[str]:
     """Return the connections whose watchers logged a fault."""
-    said = "".join(re.findall(r"Calls cannot be followed: .*", (home / "triggerer.log").read_text()))
+    said = "".join(re.findall(r"Volubile could not be asked for the calls .*", (home / "triggerer.log").read_text()))
     return {connection for connection in planted.WATCHED if f"Connection '{connection}'" in said}
 
 

@@ -45,7 +45,7 @@ FAILING = {
     "refused": ("campaign", "campaign_sensor"),
     "unreachable": ("call", "calls_sensor", "calls_deferred"),
 }
-#: Connections of watchers. A watcher never fails: it logs the fault and retries, at once if keys are refused.
+#: Connections of watchers. A watcher never fails: it logs the fault and polls again.
 WATCHED = ("echo_401", "refused")
 NOTIFYING = ("echo_400", "echo_401", "echo_200", "refused")
 

@@ -69,7 +69,7 @@ def test_all_tasks_succeed_in_both_auth_modes(found: Found) -> None:
         states = {task: state for (of, task), state in found.states.items() if of == dag}
         assert len(states) == 15
         assert set(states.values()) == {"success"}, states
-    assert {"VolubileCampaignTrigger", "VolubileCallsTrigger", "VolubileFinishedCallTrigger"} <= found.triggers
+    assert {"WaitTrigger", "VolubileFinishedCallTrigger"} <= found.triggers
 
 
 def test_ended_calls_start_dags_in_both_auth_modes(found: Found) -> None:
