@@ -33,21 +33,21 @@ html_copy_source = False
 
 autodoc_class_signature = "mixed"
 autodoc_member_order = "bysource"
-# What Airflow says of its own methods stands in Airflow's documentation.
+# Airflow documents its own methods.
 autodoc_inherit_docstrings = False
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 88
 add_module_names = False
 
-# References to what the reference describes must resolve. Airflow and the standard library have no inventory here, and
-# annotations may name what is internal.
+# References to modules of the reference must resolve. Airflow and the standard library have no inventory here, and
+# annotations may name internal classes.
 nitpicky = True
 described = "operators|sensors|triggers|notifications|hooks|handles|exceptions|simulator"
 nitpick_ignore_regex = [(r"py:.*", rf"(?!airflow_provider_volubile\.({described})\b).*")]
 
 
 def add_template_fields(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Say of each operator and sensor which parameters are templates, as the class itself does."""
+    """Add the template fields of each operator and sensor, as its class lists them."""
     fields = getattr(obj, "template_fields", ())
     if what == "class" and fields:
         # Before the list of parameters: a sentence after it would belong to the last one.
