@@ -1,31 +1,20 @@
-"""Stay inside the account's rate window without talking to anyone but the server.
+"""Stay inside the account's rate window, with nothing shared but the server.
 
-Volubile grants an account 100 requests per fixed window of 15 s and tells on every answer how many are left
-(https://docs.volubile.ai/api-reference/rate-limiting). It does not tell when a window opens, and nobody tells
-who else uses the account. :class:`RateWindow` finds out both from the answers alone.
+Volubile grants an account 100 requests per fixed window of 15 s, and each answer tells how many are left
+(https://docs.volubile.ai/api-reference/rate-limiting). No answer tells when a window opens, or who else sends.
 
-**When a window opens.** A remainder that does not fall from one request to the next shows that a window opened
-in between; windows follow each other at a fixed distance, so every such interval narrows all the others, and
-the window is taken for open when the narrowed interval is over. Nothing known yet is no harm: one length after
-the first answer a new window is open for certain, whatever its phase. `Retry-After` narrows to a second.
-
-**How many requests are mine.** Between two of my answers the remainder falls by one for mine and by one for
-each request of others, so each of mine *costs* the window `1 + others / mine`. I send only while what is left
-covers that cost for every request of mine in flight and for one more. With `n` equal clients the cost is `n`:
-each stops at its first answer below `n`, and as no two answers tell the same remainder, the last `n` places go
-to `n` different clients: nothing is left over and nobody is refused, in whatever order they run.
-
-**How fast.** Alone, as fast as the threads ask. In company, one request per `0.7 × length / limit × √cost`:
-slow enough that who comes a little late still finds something, and since the speed falls only with the root of
-the cost, whoever has less than the others gains on them until all have the same.
-
-**When the server tells nonsense.** More left than the limit, more and more left within a window, or a request
-served after the last one: then requests are counted here, against the limit this window was made with, until the
-headers make sense again. A window whose first answer already tells 0 may be one that others used up. When that
-happens again and again, one request more finds out, at the price of a 429 at most.
-
-**When it asks for more than a window's patience.** A 429 whose `Retry-After` is longer than a window is not
-explained by this one; it is obeyed all the same, but for four windows at most, so that no thread hangs for hours.
+- **How much to send.** Between two of our answers the remainder falls by one for our request and by one for each of
+  the others' requests, so a request of ours *costs* ``1 + others / ours``. We send while what is left covers that
+  cost for every request in flight and for one more. With ``n`` equal clients the cost is ``n``: each stops at its
+  first answer below ``n``, no two answers tell the same remainder, and the last ``n`` places go to ``n`` clients.
+- **How fast.** Alone, as fast as the threads ask. Beside others we space our requests, so that a client that comes a
+  little later finds places too. The speed falls with the root of the cost, so the client that has least catches up.
+- **When to come back.** A remainder that does not fall shows that a window opened since the answer before. Each such
+  interval narrows the one in which the next window opens. While that is wide, we try in its middle: the answer halves
+  it, at the price of one 429 at most.
+- **When the headers make no sense.** We count our own requests against the documented limit, until a window passes
+  without a contradiction.
+- **The longest wait** is what a 429 asked for (four windows at most) and one window more.
 """
 
 from __future__ import annotations
@@ -34,234 +23,88 @@ import itertools
 import math
 import os
 import random
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from email.utils import parsedate_to_datetime
 from typing import NamedTuple
+
+from airflow_provider_volubile.api.headers import rate_limit, retry_after
 
 LIMIT = 100
 LENGTH = 15.0
 RESERVE = 10
 
-# In lengths of a window
-_SPREAD = 0.7  # two clients spread their requests over about half of this
-_DRIFT = 2e-4  # two clocks never agree: a window may open that much later than predicted
-_DOUBT = 0.05  # an opening known as well as this is known well enough
-_PROBE = 0.125  # between requests that only find out whether a window has opened
-_PATIENCE = 0.05  # how long all wait for one answer that tells what is left
-_OBEDIENCE = 4.0  # the longest wait that a refusal can ask for
+# In lengths of a window.
+_SPACING = 0.7  # the spaced requests of two clients take about half of this
+_DRIFT = 2e-4  # clocks disagree: each window may open that much earlier or later than predicted
+_DOUBT = 0.05  # an opening that is known as well as this is known well enough
+_PATIENCE = 0.05  # how long to wait for an answer that tells what is left
+_SETTLED = 1.5  # latencies after which the requests of others that were under way have arrived
+_RETRY = 0.125  # between requests while nothing tells when the window opens
+_LONGEST_REFUSAL = 4.0
 
-_QUIET = 1.5  # latencies after which what was under way has arrived
-_COUNT = re.compile(r"[0-9]{1,9}")
-
-_ALONE = 1.02  # a cost below is nobody else's: one poll now and then does not slow an export down
-
-_CONTRADICTIONS = 3  # in a row, until the server is no longer believed: our own clock explains one or two
-_SENSIBLE = 3  # answers in a row until it is again; twice as many each time
-_MOST_SENSIBLE = 12  # many threads get few answers that can be compared
-_BLANKS = 2  # windows in a row whose first answer tells 0, until that is checked; twice as many each time
+_ALONE = 1.02  # a cost below is no company: a poll now and then does not slow an export down
 
 
-class _Word(NamedTuple):
-    """What the server told: how many requests were left at some moment between sending and receiving."""
+class _Told(NamedTuple):
+    """How many requests were left at some moment between sending and receiving."""
 
-    left: int  # -1: refused
+    left: int | None
     sent_at: float
     received_at: float
 
 
-class _Credit:
-    """Whether the server is believed when it tells what is left."""
-
-    def __init__(self) -> None:
-        self.given = True
-        self._last: _Word | None = None
-        self._row = 0  # answers in a row that speak for changing our mind
-        self._sensible = _SENSIBLE
-        self._blanks = 0  # windows in a row whose first answer told 0
-        self._usual = self._believed = _BLANKS
-
-    def rose(self, word: _Word, limit: int) -> bool:
-        """Take in an answer; return whether it tells no less than the one before."""
-        last = self._last
-        if last and word.sent_at < last.received_at:
-            return False  # they may have passed each other
-        self._last = word
-        fell = last is not None and word.left < last.left <= limit
-        if not self.given:
-            self._row = self._row + 1 if fell else 0
-        elif fell:
-            self._row = 0
-        return last is not None and not fell
-
-    def doubt(self) -> bool:
-        """Take in an answer that nothing explains; return whether that makes too many."""
-        self._row += 1
-        return self._row >= _CONTRADICTIONS
-
-    def blank(self, left: int) -> bool:
-        """Take in what a window's first answer tells; return whether to check that nothing is left."""
-        if left:
-            self._blanks, self._believed = 0, self._usual
-            return False
-        self._blanks += 1
-        if self._blanks < self._believed:
-            return False
-        self._blanks, self._believed = 0, 2 * self._believed
-        return True
-
-    def lose(self) -> None:
-        self.given, self._row = False, 0
-        self._usual = self._believed = 1  # who lost it once has every blank checked
-
-    def regain(self) -> bool:
-        """Give credit again if enough answers have made sense."""
-        if self._row < self._sensible:
-            return False
-        self.given, self._row = True, 0
-        self._sensible = min(2 * self._sensible, _MOST_SENSIBLE)
-        return True
-
-
-class _ThisThread(threading.local):
-    """What the present thread has had of rate windows, for whoever decides how many threads to use."""
-
-    def __init__(self) -> None:
-        self.begin()
-
-    def begin(self) -> None:
-        """Count anew."""
-        self.requests = 0
-        self.waited = 0.0  # seconds for windows, and between attempts
-        self.rate: float | None = None  # requests per second that the window grants this process; None before any
-        self.failed_at: float | None = None  # whatever follows, until the next attempt, is waiting
-
-    def sends(self, begun: float, now: float, rate: float) -> None:
-        """Count a request, and what it waited for."""
-        if self.failed_at is not None:
-            begun, self.failed_at = self.failed_at, None
-        self.requests += 1
-        self.waited += max(0.0, now - begun)
-        self.rate = rate
-
-
-this_thread = _ThisThread()
-
-
-class _Openings:
-    """When windows open, as far as the answers tell: an interval that holds the present one's opening.
-
-    Windows follow each other at a fixed distance, or else each opens with the first request after the last one
-    is over (`on_demand`); then an opening is only ever known from having seen it.
-    """
+class _Opening:
+    """Between which two moments the next window opens."""
 
     def __init__(self, length: float) -> None:
-        self.length = length
-        self.earliest = -math.inf
-        self.latest = math.inf
-        self.led = False  # the present window was taken for open before `latest`
-        self._lead = 0.0
-        self._on_demand = False
+        self._length = length
+        self.earliest = self.latest = math.inf
 
-    def next(self) -> float:
-        """Return when to take the next window for open."""
-        return self.latest + self.length - self._lead
+    @property
+    def is_known(self) -> bool:
+        return self.latest < math.inf
 
-    def hurry(self) -> None:
-        """Try the next window in the middle of the doubt about its opening: no later than half as late as now."""
+    @property
+    def expected(self) -> float:
+        """When to try: in the middle of a wide interval, else when the window is certainly open."""
         doubt = self.latest - self.earliest
-        self._lead = doubt / 2 if doubt > _DOUBT * self.length else 0.0
+        return self.earliest + doubt / 2 if doubt > _DOUBT * self._length else self.latest
 
-    def turn(self, now: float) -> None:
-        """Move on to the window that is taken for open."""
-        self.led = now < self.latest + self.length
-        self._shift(max(1.0, (now - self.latest) // self.length))
-
-    def answered(self, sent_at: float, received_at: float) -> None:
-        """Take in an answer; the first of all tells that some window was open."""
-        if self.latest == math.inf:
-            self.earliest, self.latest = sent_at - self.length, received_at
-
-    def opened(self, after: float, word: _Word, limit: int, turned: bool) -> bool:
-        """Take in that a window opened after some moment and before an answer.
-
-        :param after: when the window before was still on.
-        :param word: the first answer from the new window.
-        :param limit: requests per window.
-        :param turned: it is the window already taken for open, not the next one.
-        :return: False if none can have opened.
-        """
-        another = word.received_at > self.earliest + 0.9 * self.length
-        if not turned and not another:
-            return False
-        if not turned or (another and word.received_at > self.latest + self.length / 4):
-            self._shift(1)  # others may have used up the window taken for open before I came
-        if after >= self.latest:
-            self._on_demand = True  # later than a fixed distance allows
-        earliest, latest = max(self.earliest, after), min(self.latest, word.received_at)
-        if self._on_demand:
-            latest = word.received_at
-            if word.left == limit - 1:
-                earliest = max(earliest, word.sent_at)  # it opened with this request
-        if earliest > latest:  # what we believed is wrong
-            earliest, latest = max(after, word.received_at - self.length), word.received_at
+    def narrow(self, earliest: float, latest: float) -> None:
+        """Take in that the next window opens between two moments, and keep what agrees with what was known."""
+        if self.is_known:
+            windows = round((earliest + latest - self.earliest - self.latest) / 2 / self._length)
+            shift, drift = windows * self._length, max(1, abs(windows)) * _DRIFT * self._length
+            common = max(earliest, self.earliest + shift - drift), min(latest, self.latest + shift + drift)
+            if common[0] <= common[1]:
+                earliest, latest = common
         self.earliest, self.latest = earliest, latest
-        return True
 
-    def refused(self, word: _Word, retry_after: float, turned: bool) -> int:
-        """Take in a refusal that tells when the next window opens, in whole seconds rounded up.
+    def has_not_come(self, moment: float) -> None:
+        """Take in that the next window was not open at a moment."""
+        self.earliest = min(max(self.earliest, moment), self.latest)
 
-        :return: in which window it came: -1 the one before that taken for open, 0 that one, 1 the next.
-        """
-        lower = word.sent_at + max(0.0, retry_after - 1) - self.length
-        upper = word.received_at + min(retry_after, self.length) - self.length
-        # The window it came in opened between these two. Which one does that fit best?
-        fits = {number: self._overlap(lower, upper, number) for number in ((0, -1) if turned else (0, 1))}
-        number = max(fits, key=lambda number: fits[number])
-        if fits[number] < 0:  # none: what we believed is wrong
-            number = -1 if turned and upper < self.latest - self.length / 2 else 0
-        if number < 0:
-            self._on_demand = self._on_demand or word.sent_at >= self.latest
-        if number:
-            self._shift(number)
-        if not lower <= self.latest <= upper:
-            self.latest = upper
-        if self.earliest > upper:
-            self.earliest = -math.inf
-        self.earliest = min(self.latest, max(self.earliest, lower))
-        self._lead = 0.0
-        return number
-
-    def _overlap(self, earliest: float, latest: float, number: int) -> float:
-        """Return how long an interval and that of an opening so many windows later overlap; less than 0: not."""
-        shift = number * self.length
-        return min(latest, self.latest + shift) - max(earliest, self.earliest + shift)
-
-    def take_back(self) -> None:
-        """Take back the last turn: the window before is still on."""
-        self._shift(-1)
-
-    def _shift(self, windows: float) -> None:
-        self.latest += windows * self.length + _DRIFT * self.length
-        self.earliest += windows * self.length - _DRIFT * self.length
-        self._lead = 0.0
+    def pass_by(self, now: float) -> None:
+        """Expect the first window that is not certainly open by now."""
+        if (windows := max(0.0, (now - self.latest) // self._length + 1)) > 0:
+            self.earliest += windows * self._length * (1 - _DRIFT)
+            self.latest += windows * self._length * (1 + _DRIFT)
 
 
 class RateWindow:
-    """One account's rate window as seen by one process; its threads share one object.
+    """One account's rate window as one process sees it; its threads share one object.
 
-    Call :meth:`acquire` before each request and then exactly one of :meth:`observe` (an answer came, whatever
-    its status) and :meth:`abandon` (none came).
+    Call :meth:`acquire` before each request, and then exactly one of :meth:`observe` (an answer came, whatever its
+    status) and :meth:`abandon` (none came).
 
     :param limit: requests per window until the server tells otherwise.
     :param length: seconds per window; the server does not tell. Both defaults are documented at
         https://docs.volubile.ai/api-reference/rate-limiting.
     :param reserve: requests per window that background work leaves to the foreground; a tenth of the limit at most.
     :param clock: monotonic seconds.
-    :param sleep: how a thread waits, for tests with a clock of their own. By default it waits so that an answer
-        to another thread wakes it.
+    :param sleep: how a thread waits, for tests with a clock of their own. By default an answer to another thread wakes
+        a thread that waits.
     :param rng: spreads the requests of several clients in time.
     """
 
@@ -275,37 +118,32 @@ class RateWindow:
         sleep: Callable[[float], None] | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        self._limit = self._own_limit = limit
+        self._documented_limit = limit
         self._length = length
         self._reserve = reserve
         self._clock = clock
         self._sleep = sleep
         self._rng = rng or random.Random()
-        self._changed = threading.Condition(threading.Lock())
+        self._changed = threading.Condition()
         self._numbers = itertools.count()
-        self._queue: dict[int, bool] = {}  # who waits, in the order in which they came: for the background or not
+        self._queue: dict[int, tuple[bool, float]] = {}  # who waits, in order: in the background or not, since when
         self._in_flight = 0
-        self._seen = -math.inf  # the last moment on the clock
-        self._credit = _Credit()
-        self._start_over()
-
-    def _start_over(self) -> None:
-        """Know nothing of any window, as at the beginning."""
-        self._openings = _Openings(self._length)
-        self._told: _Word | None = None  # the last that the server told of what is left
-        self._latency = 0.0  # of the last answer
+        self._limit = self._documented_limit
+        self._opening = _Opening(self._length)
+        self._told: _Told | None = None
+        self._contradicted = self._contradicted_before = False
+        self._latency = 0.0  # of the last answer, in seconds
         self._last_send = self._next_send = self._closed_until = -math.inf
-        self._past_mine = self._past_others = 0.0  # requests in the windows before, the older the lighter
+        self._past_mine = self._past_others = 0.0  # requests in earlier windows, the older the lighter
         # The present window
-        self._turned_at = -math.inf  # answers to requests sent earlier may tell of the window before
-        self._certain = True  # and not perhaps still the window before
-        self._left: int | None = None  # None: unknown, one request is to find out
+        self._began_at = -math.inf  # answers to requests sent earlier may tell of the window before
+        self._confirmed = True  # False: it may still be the window before
+        self._left: int | None = None  # None: not known, one request is to find out
         self._first = 0  # what was left at the first answer
-        self._mine = 0  # requests of mine that ended after it
+        self._mine = 0  # our requests that ended after it
         self._reserved = False  # what is left is for the foreground
-        self._lost = 0  # those without an answer: the server may count them late
 
-    # Called around each request
+    # Called around each request ------------------------------------------------------------------------------------
 
     def acquire(self, *, background: bool = False) -> None:
         """Wait until one request may be sent, and count it as sent.
@@ -313,318 +151,250 @@ class RateWindow:
         :param background: leave the reserve to the foreground.
         """
         with self._changed:
-            number = next(self._numbers)
-            self._queue[number] = background
-            begun = self._now()
-            try:
-                while (wait := self._wait(number, self._now())) > 0:
-                    self._pause(wait)
-                self._in_flight += 1
-                this_thread.sends(begun, self._seen, self._limit / self._length / self._cost())
-            finally:
-                del self._queue[number]
-                self._changed.notify_all()
+            self._wait_for_turn(background)
+            now = self._clock()
+            self._in_flight += 1
+            self._last_send = now
+            if (cost := self._cost()) > 1:
+                self._next_send = now + self._spacing(cost) * self._rng.uniform(0.5, 1.5)
+
+    def wait_for_place(self) -> None:
+        """Wait until a request could be sent, and take no place: the journal writes "in flight" after this wait."""
+        with self._changed:
+            self._wait_for_turn(background=False)
 
     def observe(self, status: int, headers: Mapping[str, str], *, sent_at: float, received_at: float) -> None:
         """Learn from the answer to an acquired request.
 
         :param status: HTTP status.
-        :param headers: the answer's headers; absent or senseless ones are done without.
+        :param headers: the answer's headers, whatever their case; absent or senseless ones are done without.
         :param sent_at: when the request was sent, in seconds of the clock.
         :param received_at: when the answer came.
         """
-        limit, left = _count(headers, "X-RateLimit-Limit"), _count(headers, "X-RateLimit-Remaining")
-        if limit == 0:
-            limit = left = None  # no limit that an answer can come under
-        this_thread.failed_at = received_at if status == 429 or status >= 500 else None
         with self._changed:
-            now = self._now()
-            self._ended()
-            if not sent_at <= received_at <= now:
-                return  # from before the clock went back
-            limit = limit or self._limit
-            if left is not None and not self._believes(_Word(left, sent_at, received_at), status, limit):
-                limit, left = self._own_limit, None
+            self._in_flight = max(0, self._in_flight - 1)
+            self._changed.notify_all()
             self._latency = received_at - sent_at
             self._turn(received_at)
-            self._openings.answered(sent_at, received_at)
-            if limit != self._limit:
+            if not self._opening.is_known:
+                self._opening.narrow(sent_at, received_at + self._length)
+            if sent_at < self._began_at:
+                return
+            self._spend_one()
+            told = rate_limit(headers)
+            if told and not 0 < told.limit >= told.remaining:
+                told = None
+                self._disbelieve()
+            if told and self._believes and told.limit != self._limit:
                 # What was counted under another limit says nothing about this one.
-                self._limit, self._told = limit, None
+                self._limit, self._told = told.limit, None
                 self._begin(sent_at)
                 self._past_mine = self._past_others = 0.0
-            if sent_at < self._turned_at:
-                return
+            answer = _Told(told.remaining if told else None, sent_at, received_at)
             if status == 429:
-                self._refused(left, retry_after(headers), _Word(-1, sent_at, received_at))
-            elif left is None:
-                self._count_one()
+                self._refused(answer, retry_after(headers))
             else:
-                self._accepted(_Word(left, sent_at, received_at))
+                self._accepted(answer)
 
     def abandon(self) -> None:
         """Count an acquired request that got no answer as spent until the next window."""
         with self._changed:
-            this_thread.failed_at = self._now()
-            self._ended()
-            self._lost += 1
-
-    # For those who want to know
+            self._in_flight = max(0, self._in_flight - 1)
+            self._changed.notify_all()
+            self._spend_one()
 
     @property
     def remaining(self) -> int | None:
         """What the present window had left at the last answer; None before its first answer."""
-        with self._changed:
-            self._turn(self._now())
-            return self._left
+        return self._left
 
-    @property
-    def seconds_until_open(self) -> float:
-        """Seconds to wait for the next window; 0.0 while this one lets requests through."""
-        with self._changed:
-            now = self._now()
-            return max(0.0, self._closed_until - now)
+    # Whether a request may go. Everything below runs under the lock -------------------------------------------------
 
-    # The rule. Everything below runs under the lock
+    def _wait_for_turn(self, background: bool) -> None:
+        number = next(self._numbers)
+        self._queue[number] = background, self._clock()
+        try:
+            while (seconds := self._seconds_to_wait(number, self._clock())) > 0:
+                self._pause(seconds)
+        finally:
+            del self._queue[number]
+            self._changed.notify_all()
 
-    def _now(self) -> float:
-        """Read the clock. Once it has gone back, what was learned is about moments that are far ahead: forget it."""
-        now = self._clock()
-        if now < self._seen:
-            self._start_over()
-        self._seen = now
-        return now
-
-    def _wait(self, number: int, now: float) -> float:
-        """Return 0 if the request of one in the queue may go now, else the seconds after which to ask again."""
-        background = self._queue[number]
-        for other, is_background in self._queue.items():
+    def _seconds_to_wait(self, number: int, now: float) -> float:
+        """0 if the request of one thread in the queue may go now, else the seconds after which to ask again."""
+        background, since = self._queue[number]
+        for other, (is_background, _) in self._queue.items():
             if other == number:
                 break
-            if not (is_background and self._reserved and not background):
-                return self._length  # whoever was before me wakes me
+            if background or not (is_background and self._reserved):
+                return self._length  # the thread before this one wakes it
         self._turn(now)
-        hold = max(self._closed_until, self._next_send) - now
+        hold = max(self._closed_until, min(self._next_send, max(since, self._last_send) + self._length)) - now
         if hold > 0:
             return min(max(hold, 0.001), self._length)  # less might not move the clock
         cost = self._cost()
         if self._left is None:
-            patience = self._last_send + _PATIENCE * self._length - now
-            if self._in_flight and patience > 0:
-                return patience  # an answer will tell what is left
-        else:
-            spare = self._left - self._lost - math.ceil(cost * (self._in_flight + 1))
-            if spare < 0 and self._in_flight:
-                return _PATIENCE * self._length  # an answer will tell
-            if spare < 0:
-                self._spent(now, cost)
-                return max(self._closed_until - now, 0.001)  # a hurried opening may be past already
-            if cost > 1 and self._left < cost * (1 + self._latency / self._interval(cost)):
-                # Others may have as many under way as I: near the end, let them all arrive first
-                quiet = self._last_send + _QUIET * self._latency - now
-                if quiet > 0:
-                    return quiet
-            self._reserved = spare < min(self._reserve, self._limit // 10)
-            if background and self._reserved:
-                self._changed.notify_all()
-                return self._openings.next() - now
-        self._last_send = now
-        if cost > 1:
-            self._next_send = now + self._interval(cost) * self._rng.uniform(0.5, 1.5)
-        return 0
+            return max(0.0, self._last_send + _PATIENCE * self._length - now) if self._in_flight else 0.0
+        spare = self._left - math.ceil(cost * (self._in_flight + 1))
+        if spare < 0 and self._in_flight:
+            return _PATIENCE * self._length  # an answer will tell
+        if spare < 0:
+            self._closed_until = max(self._opening.expected, now + 0.001)
+            return self._closed_until - now
+        if cost > 1 and self._left < cost * (1 + self._latency / self._spacing(cost)):
+            # Others may have as many requests under way: near the end, let them arrive first.
+            settled = self._last_send + min(_SETTLED * self._latency, self._length / 4) - now
+            if settled > 0:
+                return settled
+        self._reserved = spare < min(self._reserve, self._limit // 10)
+        if background and self._reserved:
+            self._changed.notify_all()
+            return max(self._opening.expected - now, 0.001)
+        return 0.0
 
     def _cost(self) -> float:
-        """Return by how much the remainder falls for each request of mine."""
+        """By how much the remainder falls for each of our requests."""
         mine, others = self._past_mine + self._mine, self._past_others + self._others()
         cost = 1 + others / mine if mine else 1.0
         return cost if cost > _ALONE else 1.0
 
     def _others(self) -> int:
-        """Return how many requests others surely sent in this window after my first answer."""
+        """How many requests others certainly sent in this window after our first answer."""
         return 0 if self._left is None else max(0, self._first - self._left - self._mine - self._in_flight)
 
-    def _interval(self, cost: float) -> float:
-        return _SPREAD * self._length / self._limit * math.sqrt(cost) if cost > 1 else 0.0
+    def _spacing(self, cost: float) -> float:
+        return _SPACING * self._length / self._limit * math.sqrt(cost)
 
-    def _spent(self, now: float, cost: float) -> None:
-        """Close until the next window."""
-        if not self._certain:
-            self._find_out(now)
+    # What an answer tells --------------------------------------------------------------------------------------------
+
+    def _accepted(self, told: _Told) -> None:
+        """Take in an answer that was no refusal."""
+        last = self._told
+        if told.left is not None:
+            self._told = told
+        if told.left is None or last is None or last.left is None:
+            if not self._confirmed:
+                self._opened(self._opening.earliest, told)
+        elif last.received_at <= told.sent_at:  # else they may have passed each other
+            if told.left < last.left:
+                if not self._confirmed:
+                    self._opening.has_not_come(told.sent_at)
+            elif self._left is None or told.received_at >= self._opening.earliest - _DOUBT * self._length:
+                self._opened(last.sent_at, told)
+            else:
+                self._disbelieve()
+        self._confirmed = True
+        self._count(told.left if self._believes else None)
+
+    def _opened(self, after: float, told: _Told) -> None:
+        """Take in that a window opened between a moment and an answer."""
+        if self._left is not None:
+            self._begin(told.sent_at)
+        after = max(after, told.received_at - self._length)
+        self._opening.narrow(after + self._length, told.received_at + self._length)
+        self._closed_until = -math.inf
+
+    def _spend_one(self) -> None:
+        """Count a request of ours. What is left is never more than our own requests leave."""
+        self._mine += 1
+        if self._left is not None:
+            self._left = max(0, min(self._left, self._first - self._mine))
+
+    def _count(self, told: int | None) -> None:
+        """Believe what the answer to a request that was served tells is left, if it tells that."""
+        if self._left is None:
+            # Others may have used the window up, or a header that always tells 0 lies: one request more finds out.
+            self._left = self._first = self._limit - 1 if told is None else max(told, min(1, self._limit - 1))
+            self._mine = 0
+        elif told is not None:
+            self._left = min(self._left, told)
+
+    def _refused(self, told: _Told, seconds: float | None) -> None:
+        """Take in a 429.
+
+        :param seconds: what its ``Retry-After`` asks for.
+        """
+        pause = _RETRY * self._length * self._rng.uniform(0.75, 1.25)
+        if told.left or (seconds is not None and seconds > self._length + 1):
+            # The window does not explain it. It is obeyed all the same.
+            pause = min(seconds, _LONGEST_REFUSAL * self._length) if seconds else pause
+            self._closed_until = max(self._closed_until, told.received_at + pause)
             return
-        if cost == 1 and self._told and self._told.left >= 0:
-            self._openings.hurry()  # nobody else will have been there first, and the answer will tell
-        self._closed_until = self._openings.next()
+        self._told = told._replace(left=0)
+        if seconds:
+            # Whole seconds, rounded up.
+            self._opening.narrow(told.sent_at + max(0.0, seconds - 1), told.received_at + min(seconds, self._length))
+        elif self._left is None:
+            # It may still be the window before: one request is to find out, a little later.
+            self._closed_until = told.received_at + pause
+            return
+        if self._left is None:
+            self._first = self._mine = 0
+        self._left, self._confirmed = 0, True
+        self._closed_until = max(self._opening.expected, told.received_at + _DOUBT * self._length)
 
-    def _find_out(self, now: float) -> None:
-        """Ask a little later whether this is still the window before."""
-        self._left = None
-        self._closed_until = now + _PROBE * self._length * self._rng.uniform(0.75, 1.25)
+    @property
+    def _believes(self) -> bool:
+        """Whether the headers agreed with each other, in this window and in the one before."""
+        return not (self._contradicted or self._contradicted_before)
+
+    def _disbelieve(self) -> None:
+        """Count our own requests from now on: an answer contradicts the ones before."""
+        if self._believes:
+            self._limit = self._documented_limit
+            self._first = self._limit - 1
+            self._left = max(0, self._first - self._mine)
+        self._contradicted = True
+
+    # Windows and time ------------------------------------------------------------------------------------------------
 
     def _turn(self, now: float) -> None:
         """Take the next window for open when it is time."""
-        if now >= self._openings.next():
-            self._openings.turn(now)
+        opening = self._opening
+        is_certain = now >= opening.latest
+        if not is_certain and (not self._confirmed or now < opening.expected):
+            return
+        if self._confirmed:
             self._begin(now)
-            self._certain = False
-            self._next_send = now + self._interval(self._cost()) * self._rng.random()
+            if (cost := self._cost()) > 1:
+                self._next_send = now + self._spacing(cost) * self._rng.random()
+        self._confirmed = is_certain
+        if is_certain:
+            opening.pass_by(now)
 
     def _begin(self, now: float) -> None:
         """Begin to count anew."""
         self._past_mine = (self._past_mine + self._mine) / 2
         self._past_others = (self._past_others + self._others()) / 2
-        self._left, self._mine, self._lost, self._turned_at = None, 0, 0, now
+        self._left, self._mine, self._began_at = None, 0, now
         self._reserved = False
-
-    def _ended(self) -> None:
-        self._in_flight = max(0, self._in_flight - 1)
-        self._mine += 1
-        self._changed.notify_all()
-
-    def _believes(self, word: _Word, status: int, limit: int) -> bool:
-        """Return whether to believe what an answer tells of what is left, as far as it can be seen by itself."""
-        if not self._credit.given:
-            if status != 429:
-                self._credit.rose(word, limit)
-            if not self._credit.regain():
-                return False
-            self._start_over()
-        elif word.left > limit:
-            self._disbelieve()
-            return False
-        return True
-
-    def _disbelieve(self) -> None:
-        """Count for ourselves from now on; what was learned of others and of openings was learned from headers, too."""
-        self._credit.lose()
-        self._limit = self._own_limit
-        self._start_over()
-
-    def _count_one(self) -> None:
-        """Count an answer that does not tell what is left."""
-        self._certain = True
-        self._left = max(0, (self._limit if self._left is None else self._left) - 1)
-
-    def _accepted(self, word: _Word) -> None:
-        """Take in what an answer tells that was no refusal."""
-        told = self._told
-        rose = self._credit.rose(word, self._limit)
-        if told and word.left >= told.left and word.sent_at >= told.received_at:
-            # It did not fall, and not only because an older answer came late
-            if self._openings.opened(told.sent_at, word, self._limit, not self._certain):
-                if self._certain:
-                    self._begin(word.received_at)
-                self._certain = True
-                self._closed_until = -math.inf
-            elif told.left == 0 or (rose and self._credit.doubt()):
-                self._disbelieve()
-                self._openings.answered(word.sent_at, word.received_at)
-                self._count_one()
-                return
-            elif self._left is not None:
-                word = word._replace(left=max(0, self._left - 1))  # not to be trusted: count ourselves
-        check = False
-        if self._left is None:
-            self._left = self._first = word.left
-            self._mine = 0
-            if self._limit - word.left > self._cost():
-                self._openings.hurry()  # the others began a round ago
-            check = self._credit.blank(word.left)
-        if word.left <= self._left:
-            self._left, self._told = word.left, word
-        if check:
-            self._left = None  # one more is to find out
-
-    def _refused(self, left: int | None, wait: float | None, word: _Word) -> None:
-        """Take in a 429.
-
-        :param wait: seconds until the next window, if it told.
-        """
-        told, now = self._told, word.received_at
-        if told and told.left < 0 and word.sent_at < told.received_at:
-            return  # one of several that were in flight
-        if wait is not None and wait > self._length + 1:  # not for want of room in the window, or a wrong word
-            self._told, self._left = word, None
-            self._closed_until = now + min(wait, _OBEDIENCE * self._length)
-            return
-        wait = wait or None  # 0 tells nothing
-        if left:  # not for want of room in the window
-            self._closed_until = now + (wait or _PROBE * self._length)
-            return
-        self._told = word
-        first, begun = self._left is None, True
-        if wait is not None:
-            number = self._openings.refused(word, wait, not self._certain)
-            if number > 0:
-                self._begin(word.sent_at)
-                first = True
-            begun = number >= 0
-        elif not self._certain and self._openings.led:
-            self._openings.take_back()
-            begun = False
-        elif not self._certain or told is None:
-            self._find_out(now)
-            return
-        if begun and first and told:
-            self._openings.hurry()  # the others have been here before me
-        if first:
-            self._first = 0
-        self._left = 0
-        self._closed_until = max(self._openings.next(), now + self._length / 50)
+        self._contradicted_before, self._contradicted = self._contradicted, False
 
     def _pause(self, seconds: float) -> None:
         """Wait without the lock."""
         if self._sleep is None:
             self._changed.wait(seconds)
-        else:
-            self._changed.release()
-            try:
-                self._sleep(seconds)
-            finally:
-                self._changed.acquire()
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds the server asks to wait, given as seconds or as a date; None when it does not, or oddly."""
-    text = _get(headers, "Retry-After")
-    try:
-        seconds = float(text)
-    except ValueError:
+            return
+        self._changed.release()
         try:
-            moment = parsedate_to_datetime(text).timestamp()
-            date = _get(headers, "Date")
-            seconds = moment - (parsedate_to_datetime(date).timestamp() if date else time.time())
-        except (ValueError, TypeError, OverflowError):
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
-
-
-def _count(headers: Mapping[str, str], name: str) -> int | None:
-    """Read a header that counts requests; None if it is absent or makes no sense."""
-    text = _get(headers, name)
-    return int(text) if _COUNT.fullmatch(text) else None
-
-
-def _get(headers: Mapping[str, str], name: str) -> str:
-    return (headers.get(name) or headers.get(name.lower()) or "").strip()
+            self._sleep(seconds)
+        finally:
+            self._changed.acquire()
 
 
 _windows: dict[str, RateWindow] = {}
 _windows_lock = threading.Lock()
 
 
-def shared_window(
-    account_key: str, *, limit: int = LIMIT, length: float = LENGTH, reserve: int = RESERVE
-) -> RateWindow:
-    """Return this process's one window of an account; it is made at the first call.
+def shared_window(account_key: str, *, length: float = LENGTH) -> RateWindow:
+    """This process's one window of an account; it is made at the first call.
 
-    :param account_key: what tells accounts apart. Give no secret.
-    :param limit: as for :class:`RateWindow`; like the others it counts at the first call only.
-    :param length: seconds per window.
-    :param reserve: requests per window that background work leaves to the foreground.
+    :param account_key: tells accounts apart. Give no secret.
+    :param length: seconds per window, as for :class:`RateWindow`; it counts at the first call only.
     """
     with _windows_lock:
         if account_key not in _windows:
-            _windows[account_key] = RateWindow(limit=limit, length=length, reserve=reserve)
+            _windows[account_key] = RateWindow(length=length)
         return _windows[account_key]
 
 

@@ -146,7 +146,7 @@ def requests(table: Table) -> None:
     )
 
 
-def shares(table: Table, length: float, transcripts: int = 2000) -> None:
+def shares(table: Table, length: float, transcripts: int = 2048) -> None:
     """One process and eight, beside plain loops that do the same."""
     (one, plain), (eight, plains) = (
         pacing_processes.both(processes=processes, work=transcripts // processes, length=length) for processes in (1, 8)

@@ -226,7 +226,7 @@ def _loop(job: Job, folder: Path) -> None:
 
 if __name__ == "__main__":
     length = float(sys.argv[1]) if len(sys.argv) > 1 else 1.5
-    for processes, work, skew in ((1, 2000, 0.0), (8, 250, 0.0), (8, 250, length / 2), (8, 1000, length)):
+    for processes, work, skew in ((1, 2000, 0.0), (8, 256, 0.0), (8, 256, length / 2), (8, 1000, length)):
         print(f"{processes} × {work}, started within {skew:g} s:", flush=True)
         for way in ("export", "loop"):
             print(f"  {way:<7}", measure(way, processes=processes, work=work, length=length, skew=skew), flush=True)

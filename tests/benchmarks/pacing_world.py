@@ -345,7 +345,7 @@ def race(
 CIRCUMSTANCES: Mapping[str, dict[str, object]] = {
     "1 × 2,000 requests": {"clients": 1, "work": 2000},
     "1 × 2,000, one thread": {"clients": 1, "work": 2000, "threads": (1,)},
-    "8 × 250, started together": {"clients": 8, "work": 250},
+    "8 × 256, started together": {"clients": 8, "work": 256},
     "8, started at any time": {"clients": 8, "within": 15.0},
     "8 unequal ones": {"clients": 8, "within": 15.0, "threads": (1, 2, 4, 8), "latency": (0.05, 0.2)},
     "8, no Retry-After": {"clients": 8, "within": 15.0, "retry": "none"},
