@@ -127,4 +127,5 @@ def test_whatever_the_circumstances_all_work_gets_done_in_time(
     world_allows = clients * work / limit * 15
     result = race(clients, work, limit=limit, **circumstances)  # type: ignore[arg-type]
     assert result.seconds <= 2 * world_allows + 150
-    assert result.refused <= 0.4
+    # Without a Retry-After each client asks again and again whether the window has opened.
+    assert result.refused <= (0.5 if circumstances["retry"] in ("none", "0") else 0.4)
