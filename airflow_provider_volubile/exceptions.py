@@ -1,7 +1,7 @@
-"""What can go wrong between us and Volubile, one class per thing a caller does about it.
+"""Errors of the provider: one class for each way in which a caller can react.
 
 Every message says what happened, to what, and what to do next. None holds a key, a token, a full telephone number or
-the content of an answer. All of them can be pickled.
+the content of an answer. All errors can be pickled.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ R = TypeVar("R")
 
 
 class VolubileError(Exception):
-    """Base of everything this package raises about Volubile.
+    """Base class of the provider's errors.
 
     :param message: What happened, to what, and what to do next.
     :param operation: The operation concerned, as in the API's own list of routes (``createCampaign``, ``getCall``…).
@@ -54,12 +54,12 @@ class VolubileInputError(VolubileError, ValueError):
 class VolubileAuthError(VolubileError):
     """The credentials were refused (401), or they do not allow the operation (403).
 
-    Repeating the request does not help: somebody has to look at the connection or at the dashboard.
+    A retry does not help: a person must check the connection or the dashboard.
     """
 
 
 class VolubileRateLimitError(VolubileError):
-    """The account's request window stayed full (429) for longer than we are ready to wait. Nothing was taken."""
+    """The account's request window stayed full (429) for longer than the client waits. The service accepted nothing."""
 
 
 class VolubileNotFound(VolubileError):
@@ -67,7 +67,7 @@ class VolubileNotFound(VolubileError):
 
 
 class VolubileRequestRefused(VolubileError):
-    """A definite "no" (any other 4xx): nothing was taken.
+    """The service refused the request (any other 4xx). It accepted nothing.
 
     :param reason: The server's own explanation, bounded and with numbers masked; empty when it gave none.
     """
@@ -80,16 +80,16 @@ class VolubileRequestRefused(VolubileError):
 
 
 class VolubileUnavailable(VolubileError):
-    """Volubile could not be reached or kept failing (connection faults, 5xx), beyond the retry budget.
+    """The service was unreachable or kept failing (connection faults, 5xx) beyond the retry budget.
 
-    For a request that dials, this is only raised when the server certainly took nothing.
+    For a request that dials, the client raises this only if the server certainly accepted nothing.
     """
 
 
 class VolubileUnknownOutcome(VolubileError):
-    """A request that dials may have been taken, and no answer says so. Never repeat it before looking.
+    """The service may have accepted a request that dials, but its answer is missing. Look for its calls before a retry.
 
-    :param accepted: True when the server said yes but its answer could not be read (a campaign without its id).
+    :param accepted: True if the server accepted the request but its answer is unreadable (a campaign without its id).
     """
 
     def __init__(
@@ -100,31 +100,31 @@ class VolubileUnknownOutcome(VolubileError):
 
 
 class VolubileProtocolError(VolubileError):
-    """An answer we cannot read: not JSON, a wrong shape, too large, an unexpected redirect."""
+    """An unreadable answer: not JSON, a wrong shape, too large, an unexpected redirect."""
 
 
 class VolubileInputsChanged(VolubileError):
-    """A retry found other recipients than an earlier try had already sent. Nothing more was sent."""
+    """The recipients of a retry differ from those that an earlier try sent. The retry sent nothing."""
 
 
 class VolubileUnknownSubmission(VolubileError):
-    """Nobody could find out whether a request that dials was taken, and it was not sent again."""
+    """It stayed unknown whether the service accepted a request that dials. The task did not send it again."""
 
 
 class VolubileWaitFailed(VolubileError):
-    """Waiting ended with an error that another try would meet again."""
+    """The wait ended with an error that a retry would meet again."""
 
 
 class VolubileOutcomeGap(VolubileError):
-    """Fewer people were reached than the task asked for, or the accounts do not add up."""
+    """Fewer people were reached than the task requires, or counts do not add up."""
 
 
 class VolubileWaitTimeout(VolubileError):
-    """Waiting took longer than allowed. Calls and campaigns go on; a retry goes on waiting and dials no one again."""
+    """The wait timed out. Calls and campaigns go on. A retry waits again and dials no one again."""
 
 
 def is_permanent(error: BaseException) -> bool:
-    """Whether trying again cannot help: input, credentials or a decision must come from somebody first."""
+    """Whether a retry cannot help: a person must first change the input or the credentials, or decide."""
     return isinstance(
         error,
         (

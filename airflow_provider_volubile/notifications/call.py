@@ -1,4 +1,4 @@
-"""A telephone call when a task or Dag fails, or succeeds."""
+"""A notifier that calls a person when a task or a Dag fails or succeeds."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from airflow_provider_volubile.tasks import keep_plus
 
 log = logging.getLogger(__name__)
 
-# Notifiers of a dead account wait for minutes. They have threads of their own, and hold up no poll.
+# Notifiers of an unreachable account wait for minutes. Their own threads keep them from holding up the poll.
 _threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="volubile-notify")
-# Airflow may report one event twice, the second time when it has missed a heartbeat of the first reporter.
+# Airflow may report one event twice: the second time after it missed a heartbeat of the first reporter.
 LOOK_BACK = timedelta(days=1)
 
 
 class VolubileCallNotifier(BaseNotifier):
-    """Have an agent call somebody about a task or a Dag.
+    """Let an agent call a person about a task or a Dag.
 
-    Give it as ``on_failure_callback`` (or ``on_success_callback``, ``on_retry_callback``) of a Dag: one call for each
-    failed run. As callback of tasks it calls about each of them, which for a mapped task may be hundreds of calls. It
-    also serves deadline alerts.
+    Use it as ``on_failure_callback`` (or ``on_success_callback``, ``on_retry_callback``) of a Dag: it calls once for
+    each failed run. As a callback of tasks it calls for each task, which may be hundreds of calls for a mapped task. It
+    also works for deadline alerts.
 
-    Airflow may report one event twice. The call's context carries a reference to the event (Dag, run, task, try), so
-    the list of calls tells whether somebody was called about it; who was is not called again. Where that cannot be
-    told, the call is placed. A request whose answer was lost is not repeated. Nobody waits for the call to be
-    answered: it is one alarm among others, not the only one.
+    Airflow may report one event twice. The call's context carries a reference to the event (Dag, run, task, try). The
+    notifier looks for the reference in the list of calls and does not call about an event twice. If it cannot read
+    the list, it places the call. It does not repeat a request whose answer was lost, and does not wait until the
+    person answers: use it beside other alerts, not alone.
 
-    Whatever goes wrong is logged, with numbers masked, and never changes what becomes of the task.
+    The notifier logs its errors, with numbers masked. They never change the state of the task.
 
     API facts: `Create call <https://docs.volubile.ai/api-reference/calls/create>`__.
 
-    :param agent_id: an active outbound agent whose prompt says what happened. It may use ``dag_id``, ``run_id`` and,
-        of a task, ``task_id``, ``map_index``, ``try_number``; of a Dag, ``reason``. No text of an error is handed
-        over: it may hold secrets.
-    :param phone: whom to call, in E.164 or, with ``default_region``, as people of that country write it.
-    :param call_context: further values for the prompt, or others for those above.
+    :param agent_id: an active outbound agent whose prompt says what happened. The prompt may use ``dag_id`` and
+        ``run_id``; for a task ``task_id``, ``map_index`` and ``try_number``; for a Dag ``reason``. It gets no text of
+        an error, which may hold secrets.
+    :param phone: the number to call, in E.164 or, with ``default_region``, in national notation.
+    :param call_context: more values for the prompt; they replace values above of the same name.
     :param default_region: ISO country of a national number.
     :param volubile_conn_id: the :ref:`connection <connection>`.
     """
@@ -83,9 +83,9 @@ class VolubileCallNotifier(BaseNotifier):
             log.exception("Nobody was called: the notifier failed.")
 
     def notify(self, context: Context) -> None:
-        """Call, unless somebody was called about this event.
+        """Call the person, unless a call about this event exists.
 
-        :raises VolubileError: nobody was called, or it is not known whether somebody was.
+        :raises VolubileError: no call was placed, or it is not known whether one was.
         """
         from airflow_provider_volubile.calling.kinds import marked
         from airflow_provider_volubile.calling.recipients import read_recipients
@@ -113,7 +113,7 @@ class VolubileCallNotifier(BaseNotifier):
         log.info("Agent %s calls %s about %s.", self.agent_id, mask_phone(person.phone), about)
 
     async def async_notify(self, context: Context) -> None:
-        """The same for deadline alerts, outside the triggerer's event loop."""
+        """Call the person from a deadline alert, outside the triggerer's event loop."""
         await asyncio.get_running_loop().run_in_executor(_threads, partial(self.notify, context))
 
     def _render(self, template: Any, context: Context, dag: Any = None) -> Any:
@@ -121,7 +121,7 @@ class VolubileCallNotifier(BaseNotifier):
 
 
 def _event(context: Any) -> dict[str, Any]:
-    """What happened to what, the same wherever Airflow reports it from."""
+    """Return what identifies an event. It is the same for each process that reports the event."""
     ti = context.get("ti")
     if ti is not None and "reason" not in context:
         event = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "try_number": ti.try_number}
@@ -134,7 +134,7 @@ def _event(context: Any) -> dict[str, Any]:
         "dag_id": run.get("dag_id") or getattr(context.get("dag"), "dag_id", None),
         "run_id": run.get("run_id") or run.get("dag_run_id") or context.get("run_id"),
         "reason": context.get("reason"),
-        # A run that is cleared and fails again is another event; its last task then has another try.
+        # A cleared run that fails again is another event: its last task then has another try.
         "try_number": ti and ti.try_number,
         "deadline": (context.get("deadline") or {}).get("id"),
     }
