@@ -23,7 +23,7 @@ def agent_of(simulator: Simulator, agent_id: str) -> dict[str, Any]:
     return next(agent for agent in simulator.state()["agents"] if agent["id"] == agent_id)
 
 
-def test_an_agent_changes_only_as_told(run_dag: RunDag, simulator: Simulator) -> None:
+def test_an_agent_changes_only_in_the_named_fields(run_dag: RunDag, simulator: Simulator) -> None:
     before = agent_of(simulator, FOLLOW_UP)
     failures = Failures()
 

@@ -69,7 +69,7 @@ def last_five_o_clock() -> datetime:
 
 
 @pytest.mark.parametrize("path", sorted(DAGS.glob("*.py")), ids=lambda path: path.stem)
-def test_parsing_needs_no_extra_and_asks_nobody(
+def test_parsing_needs_no_extra_and_sends_no_request(
     path: Path, metadata_database: None, connection: str, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for heavy in ("duckdb", "pyarrow", "phonenumbers"):

@@ -87,7 +87,7 @@ class TestCalls:
         found = {row["call_id"]: (row["phone"], row["status"]) for row in rows(out / FILE)}
         assert found == {entry["call_id"]: (entry["phone"], entry["status"]) for entry in simulator.ledger()}
 
-    def test_numbers_are_in_the_files_only(
+    def test_only_the_files_hold_numbers(
         self, run_dag: RunDag, simulator: Simulator, out: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         simulator.load_calls(3, phones=["+33639980142"], created_from=YESTERDAY, created_to=YESTERDAY)
@@ -104,7 +104,7 @@ class TestCalls:
         run_dag(lambda: export_calls(out))
         assert contents(out) == first
 
-    def test_the_default_is_the_day_before_the_run(
+    def test_the_default_interval_is_the_day_before_the_run(
         self, metadata_database: None, connection: str, simulator: Simulator, out: Path
     ) -> None:
         """Airflow's default timetable for a cron expression gives an empty data interval."""
@@ -116,7 +116,7 @@ class TestCalls:
         assert ran.xcom("export")["counts"] == {"calls": 20, "missing": 0}
         assert len(rows(out / FILE)) == 20
 
-    def test_days_that_no_run_exported_are_caught_up_with(
+    def test_a_run_exports_the_days_that_earlier_runs_missed(
         self, metadata_database: None, connection: str, simulator: Simulator, out: Path
     ) -> None:
         simulator.load_calls(90, created_from=TODAY - timedelta(days=6), created_to=TODAY)
@@ -133,7 +133,7 @@ class TestCalls:
         dag.test(logical_date=TODAY - timedelta(days=5))
         assert contents(out) == before
 
-    def test_a_call_that_takes_days_is_waited_for(
+    def test_a_later_run_exports_a_call_that_took_days(
         self, metadata_database: None, connection: str, simulator: Simulator, out: Path
     ) -> None:
         """The nights after its day go over that day again, although it lies outside their interval and lookback."""
@@ -211,7 +211,7 @@ class TestCalls:
         assert ran.state == "success"
         assert any(name.startswith("classification_") for name in rows(out / FILE)[0] if name != "classification_data")
 
-    def test_s3(self, run_dag: RunDag, simulator: Simulator, bucket: str) -> None:
+    def test_calls_can_be_exported_to_s3(self, run_dag: RunDag, simulator: Simulator, bucket: str) -> None:
         simulator.load_calls(7, created_from=YESTERDAY, created_to=YESTERDAY)
         ran = run_dag(lambda: export_calls(f"{bucket}/calls"))
         assert len(rows(ObjectStoragePath(ran.xcom("export")["files"][0]))) == 7
@@ -257,7 +257,9 @@ class TestCalls:
 
 
 class TestTranscriptsAndRecordings:
-    def test_from_ids_with_texts(self, run_dag: RunDag, simulator: Simulator, out: Path) -> None:
+    def test_transcripts_of_ids_can_be_exported_as_texts(
+        self, run_dag: RunDag, simulator: Simulator, out: Path
+    ) -> None:
         ids = simulator.load_calls(20, status="*", created_from=YESTERDAY, created_to=YESTERDAY)
         ran = run_dag(
             lambda: VolubileExportTranscriptsOperator(
@@ -279,7 +281,7 @@ class TestTranscriptsAndRecordings:
         manifest = json.loads(Path(result["manifest"]).read_text())
         assert {entry["call_id"] for entry in manifest["missing"]} == set(ids) - ready
 
-    def test_from_the_handle_of_a_task_before(self, run_dag: RunDag, simulator: Simulator, out: Path) -> None:
+    def test_a_handle_of_another_task_can_be_exported(self, run_dag: RunDag, simulator: Simulator, out: Path) -> None:
         ids = simulator.load_calls(4, campaign="Winter tyres x1", created_from=YESTERDAY, created_to=YESTERDAY)
 
         def flow() -> None:
@@ -303,7 +305,9 @@ class TestTranscriptsAndRecordings:
         assert {Path(path).stem for path in ran.xcom("recordings")["files"]} == recorded
         assert ran.xcom("transcripts")["counts"]["written"] == len(ids)
 
-    def test_mapped_over_what_a_task_returned(self, run_dag: RunDag, simulator: Simulator, out: Path) -> None:
+    def test_an_export_can_be_mapped_over_the_output_of_a_task(
+        self, run_dag: RunDag, simulator: Simulator, out: Path
+    ) -> None:
         ids = simulator.load_calls(6, created_from=YESTERDAY, created_to=YESTERDAY)
 
         def flow() -> None:
@@ -324,7 +328,9 @@ class TestTranscriptsAndRecordings:
         assert ran.xcom("count") == 6
         assert len(list(out.glob("date=*/transcripts-*.jsonl.gz"))) == 2
 
-    def test_a_retry_replaces(self, metadata_database: None, connection: str, simulator: Simulator, out: Path) -> None:
+    def test_a_retry_replaces_the_files_of_the_first_try(
+        self, metadata_database: None, connection: str, simulator: Simulator, out: Path
+    ) -> None:
         ids = simulator.load_calls(6, created_from=YESTERDAY, created_to=YESTERDAY)
         with DAG("retry_replaces", schedule=None) as dag:
             VolubileExportTranscriptsOperator(
@@ -336,7 +342,7 @@ class TestTranscriptsAndRecordings:
         (file,) = out.glob("date=*/transcripts-*.jsonl.gz")
         assert {row["call_id"] for row in rows(file)} == set(ids)
 
-    def test_max_missing(
+    def test_a_task_fails_when_more_than_max_missing_are_missing(
         self,
         run_dag: RunDag,
         simulator: Simulator,
@@ -364,7 +370,7 @@ class TestTranscriptsAndRecordings:
         assert run_dag(export(2)).state == "success"
         assert run_dag(export(None)).state == "success"
 
-    def test_recordings_on_s3(self, run_dag: RunDag, simulator: Simulator, bucket: str) -> None:
+    def test_recordings_can_be_exported_to_s3(self, run_dag: RunDag, simulator: Simulator, bucket: str) -> None:
         simulator.configure(recording_answer="redirect")
         ids = simulator.load_calls(3, created_from=YESTERDAY, created_to=YESTERDAY)
         ran = run_dag(
@@ -398,7 +404,7 @@ class TestTranscriptsAndRecordings:
         assert not out.exists()
 
 
-def test_summaries_of_a_run_without_a_data_interval(
+def test_the_summaries_dag_runs_without_a_data_interval(
     metadata_database: None, connection: str, simulator: Simulator, out: Path
 ) -> None:
     """Somebody starts the Dag by hand: it takes the 24 hours before."""

@@ -49,7 +49,7 @@ def contexts(simulator: Simulator) -> list[Mapping[str, Any]]:
     ]
 
 
-def test_one_call_for_each_event(run_dag: RunDag, simulator: Simulator) -> None:
+def test_the_notifier_calls_once_for_each_event(run_dag: RunDag, simulator: Simulator) -> None:
     notify = notifier(call_context={"message": "{{ ti.task_id }} of {{ dag.dag_id }}", "run_id": "hidden"})
 
     def make() -> None:
@@ -74,7 +74,7 @@ def test_one_call_for_each_event(run_dag: RunDag, simulator: Simulator) -> None:
     assert "hunter2" not in str(simulator.ledger())
 
 
-def test_mapped_tasks_and_other_phones_are_events_of_their_own(run_dag: RunDag, simulator: Simulator) -> None:
+def test_mapped_tasks_and_other_phones_are_separate_events(run_dag: RunDag, simulator: Simulator) -> None:
     @task(on_failure_callback=[notifier(), notifier(phone="06 39 98 00 02", default_region="FR")])
     def fail_with(number: int) -> None:
         raise ValueError(number)
@@ -110,7 +110,7 @@ def test_a_dag_calls_once_for_a_failed_run(metadata_database: None, connection: 
     assert context == {"dag_id": "notifying", "run_id": run.run_id, "reason": "task_failure", "try_number": "1"}
 
 
-def test_trouble_with_the_call_is_logged_and_changes_nothing(
+def test_a_failed_call_is_logged_and_does_not_change_the_task(
     run_dag: RunDag, simulator: Simulator, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     bad = {
@@ -132,19 +132,21 @@ def test_trouble_with_the_call_is_logged_and_changes_nothing(
     assert "639980001" not in said + caplog.text
 
 
-def test_an_answer_that_was_lost_is_no_second_call(run_dag: RunDag, simulator: Simulator) -> None:
+def test_a_lost_answer_causes_no_second_call(run_dag: RunDag, simulator: Simulator) -> None:
     simulator.fault("createCall", "drop")
     run_dag(lambda: succeed.override(on_success_callback=[notifier(), notifier()])())
     assert simulator.summary()["calls"] == 1
 
 
-def test_where_it_cannot_be_told_the_call_is_placed(run_dag: RunDag, simulator: Simulator) -> None:
+def test_the_notifier_calls_when_it_cannot_read_the_list(run_dag: RunDag, simulator: Simulator) -> None:
     simulator.fault("listCalls", "status", status=403, times=None)
     run_dag(lambda: succeed.override(on_success_callback=notifier())())
     assert simulator.summary()["calls"] == 1
 
 
-def test_deadline_alerts(connection: str, simulator: Simulator, metadata_database: None) -> None:
+def test_the_notifier_calls_for_a_deadline_alert(
+    connection: str, simulator: Simulator, metadata_database: None
+) -> None:
     """As the triggerer does: the context holds the run and the deadline as plain values."""
     run = {"dag_id": "slow", "dag_run_id": "manual"}
 

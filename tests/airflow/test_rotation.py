@@ -141,7 +141,7 @@ def assert_rotated(simulator: Simulator, mode: str, caplog: pytest.LogCaptureFix
 
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "in its worker"])
 @pytest.mark.parametrize("make", [campaign, bulk])
-def test_the_primary_key_is_revoked_while_a_task_waits(
+def test_a_wait_survives_a_revoked_primary_key(
     make: Callable[..., BaseOperator],
     deferrable: bool,
     mode: str,
@@ -175,7 +175,7 @@ EXPORTS: dict[type[BaseOperator], str] = {
 
 
 @pytest.mark.parametrize("operator", EXPORTS)
-def test_the_primary_key_is_revoked_in_the_middle_of_an_export(
+def test_an_export_survives_a_revoked_primary_key(
     operator: type[BaseOperator],
     mode: str,
     run_dag: RunDag,
@@ -243,7 +243,7 @@ def assert_failed_at_once(ran: Ran, printed: str) -> None:
 
 
 @pytest.mark.parametrize("make", [bulk, campaign, sensor, update_agent, transcript, *map(export, EXPORTS)])
-def test_both_keys_revoked_is_a_failure_that_says_where_to_look_and_is_not_retried(
+def test_a_task_with_two_revoked_keys_fails_without_a_retry_and_says_where_to_look(
     make: Callable[..., BaseOperator],
     mode: str,
     run_dag: RunDag,
@@ -262,7 +262,7 @@ def test_both_keys_revoked_is_a_failure_that_says_where_to_look_and_is_not_retri
 
 
 @pytest.mark.parametrize("make", [bulk, campaign, sensor])
-def test_both_keys_revoked_while_a_task_is_deferred_is_not_retried_either(
+def test_a_deferred_task_with_two_revoked_keys_fails_without_a_retry(
     make: Callable[..., BaseOperator],
     mode: str,
     run_dag: RunDag,
@@ -330,7 +330,7 @@ def test_the_daily_check_fails_and_names_the_key_that_no_longer_works(
     assert simulator.secondary_key not in printed
 
 
-def test_the_daily_check_hears_of_a_spare_that_is_none(
+def test_the_daily_check_fails_when_the_spare_key_is_no_spare(
     key_check: DAG, simulator: Simulator, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     same = connection_json(simulator, secondary_api_key=simulator.primary_key)
@@ -339,7 +339,7 @@ def test_the_daily_check_hears_of_a_spare_that_is_none(
     assert "Both fields hold the same key: it is no spare" in "".join(capfd.readouterr())
 
 
-def test_the_daily_check_tries_again_when_it_could_not_ask(key_check: DAG, simulator: Simulator) -> None:
+def test_the_daily_check_retries_when_the_service_does_not_answer(key_check: DAG, simulator: Simulator) -> None:
     simulator.fault("listAgents", "status", status=503, times=1)
     ran = Ran(key_check.test())
     assert (ran.state, ran.task("check_keys").try_number) == ("success", 2)

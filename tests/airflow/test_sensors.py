@@ -29,7 +29,7 @@ QUICK = {"poke_interval": 0.2, "timeout": 120}
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_calls_of_handles_and_ids(run_dag: RunDag, simulator: Simulator, mode: str) -> None:
+def test_a_sensor_waits_for_calls_of_handles_and_ids(run_dag: RunDag, simulator: Simulator, mode: str) -> None:
     simulator.configure(speed=1000, transcript_delay=300)
     source = numbers()
     bulk_people, people = phones(5, source), phones(2, source)
@@ -70,7 +70,7 @@ def test_calls_of_handles_and_ids(run_dag: RunDag, simulator: Simulator, mode: s
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_calls_that_a_handle_does_not_name_are_found(
+def test_a_sensor_finds_calls_that_a_handle_does_not_name(
     run_dag: RunDag, simulator: Simulator, tmp_path: Path, mode: str
 ) -> None:
     people = phones(6, numbers())
@@ -113,7 +113,7 @@ def heard(entry: Any) -> bool:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_campaigns_of_handles_and_ids(run_dag: RunDag, simulator: Simulator, mode: str) -> None:
+def test_a_sensor_waits_for_campaigns_of_handles_and_ids(run_dag: RunDag, simulator: Simulator, mode: str) -> None:
     # Times of calls are whole seconds: two attempts are to lie further apart than that.
     simulator.configure(speed=40, campaign_timezone="refused", dial_interval=0)
     simulator.outcomes({"*": ["NO_ANSWER", "COMPLETED"]})
@@ -147,7 +147,7 @@ def test_campaigns_of_handles_and_ids(run_dag: RunDag, simulator: Simulator, mod
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_what_cannot_be_waited_for_fails_at_once_and_disturbs_no_one(
+def test_a_sensor_for_an_unknown_object_fails_at_once_and_disturbs_no_other(
     run_dag: RunDag, simulator: Simulator, mode: str
 ) -> None:
     (ended,) = simulator.load_calls(1, status="COMPLETED")

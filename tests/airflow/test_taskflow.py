@@ -103,7 +103,7 @@ def test_outputs_of_tasks_become_inputs(run_dag: RunDag, simulator: Simulator, t
     assert len(ran.xcom("transcripts", map_index=5)) > 1
 
 
-def test_mapped_tasks_do_not_get_in_each_others_way(run_dag: RunDag, simulator: Simulator, tmp_path: Path) -> None:
+def test_mapped_tasks_do_not_affect_each_other(run_dag: RunDag, simulator: Simulator, tmp_path: Path) -> None:
     simulator.outcomes({"*": ["COMPLETED"]})
     source = numbers()
     batches = {name: [phones(4, source), phones(3, source)] for name in ("bulk", "single", "campaign")}
@@ -169,7 +169,7 @@ def test_mapped_tasks_do_not_get_in_each_others_way(run_dag: RunDag, simulator: 
 
 
 @pytest.mark.parametrize("native", [False, True])
-def test_jinja_in_every_field(run_dag: RunDag, simulator: Simulator, tmp_path: Path, native: bool) -> None:
+def test_every_templated_field_takes_jinja(run_dag: RunDag, simulator: Simulator, tmp_path: Path, native: bool) -> None:
     """Text where a Dag renders to text, and what the text stands for where it renders to native objects."""
     first, second, third = phones(3, numbers())
     people = tmp_path / "people.jsonl"

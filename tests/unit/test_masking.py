@@ -41,7 +41,7 @@ from airflow_provider_volubile.tasks import Personal
         ("+3363998014x", "***"),
     ],
 )
-def test_one_number(phone: str, masked: str) -> None:
+def test_a_number_is_masked(phone: str, masked: str) -> None:
     assert mask_phone(phone) == masked
 
 
@@ -79,7 +79,7 @@ def test_a_mask_shows_country_one_digit_and_the_last_two(phone: str) -> None:
         ("already +33 6 ** ** ** 42", "already +33 6 ** ** ** 42"),
     ],
 )
-def test_numbers_within_a_text(text: str, masked: str) -> None:
+def test_numbers_in_a_text_are_masked(text: str, masked: str) -> None:
     assert mask_phones(text) == masked
     assert mask_phones(masked) == masked
 
@@ -104,12 +104,12 @@ def test_numbers_within_a_text(text: str, masked: str) -> None:
         "+2025, +0200",
     ],
 )
-def test_what_is_no_number_is_left_alone(text: str) -> None:
+def test_text_without_numbers_stays(text: str) -> None:
     assert mask_phones(text) == text
 
 
 @given(st.uuids(), st.datetimes(timezones=st.just(UTC)), st.integers(0, 10**7))
-def test_ids_moments_and_counts_are_left_alone(identifier: UUID, moment: datetime, count: int) -> None:
+def test_ids_times_and_counts_stay(identifier: UUID, moment: datetime, count: int) -> None:
     text = f"{identifier} at {moment.isoformat()}: {count} of {count + 1}, '{identifier}'"
     assert mask_phones(text) == text
 
@@ -189,7 +189,7 @@ def test_rendered_recipients_show_a_path_or_a_sample(recipients: Any, shown: Any
         ("1234567 of 1000 recipients, in 2025", "1234567 of 1000 recipients, in 2025"),
     ],
 )
-def test_what_others_write_shows_no_number_of_any_country(text: str, masked: str) -> None:
+def test_text_from_others_shows_no_number_of_any_country(text: str, masked: str) -> None:
     assert mask_digits(text) == masked
     assert mask_digits(masked) == masked
 
@@ -198,9 +198,9 @@ def test_what_others_write_shows_no_number_of_any_country(text: str, masked: str
     ("name", "is_one"),
     [("+33639980142", True), ("06 39 98 01 42", True), ("447700900123", True), ("20251112", False), ("phone_2", False)],
 )
-def test_a_number_in_place_of_a_name(name: str, is_one: bool) -> None:
+def test_a_number_in_place_of_a_name_is_masked(name: str, is_one: bool) -> None:
     assert looks_like_phone(name) is is_one
 
 
-def test_secrets() -> None:
+def test_secrets_are_masked() -> None:
     assert mask_secrets("key abc and def", ["abc", "def"]) == "key *** and ***"

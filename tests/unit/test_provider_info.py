@@ -28,7 +28,7 @@ from airflow_provider_volubile.hooks.volubile import VolubileHook
 INFO: dict[str, Any] = get_provider_info()
 
 
-def test_it_is_called_in_every_component_so_it_imports_nothing() -> None:
+def test_get_provider_info_imports_nothing() -> None:
     """In an interpreter of its own, with what the entry point's own load has loaded before."""
     script = (
         "import importlib.metadata, sys\n"
@@ -43,7 +43,7 @@ def test_it_is_called_in_every_component_so_it_imports_nothing() -> None:
     assert set(result.stdout.split()) - {"__future__"} == {package, f"{package}.get_provider_info"}
 
 
-def test_its_name_is_that_of_the_distribution() -> None:
+def test_the_provider_has_the_name_of_the_distribution() -> None:
     """Airflow refuses to load it otherwise."""
     found = [
         entry
@@ -54,7 +54,7 @@ def test_its_name_is_that_of_the_distribution() -> None:
 
 
 @pytest.mark.parametrize("schema", ["provider_info.schema.json", "provider.yaml.schema.json"])
-def test_it_is_valid_for_airflow(schema: str) -> None:
+def test_the_metadata_is_valid_for_airflow(schema: str) -> None:
     """The second schema is of files that Airflow's own providers keep; it alone knows the connection's form."""
     rules = json.loads(files("airflow").joinpath(schema).read_text())
     if schema == "provider.yaml.schema.json":
@@ -86,12 +86,12 @@ def public_classes(package: str, base: type) -> set[str]:
     ("kind", "base"),
     [("operators", BaseOperator), ("sensors", BaseSensorOperator), ("triggers", BaseTrigger), ("hooks", BaseHook)],
 )
-def test_it_lists_every_module_with_something_to_use_and_no_other(kind: str, base: type) -> None:
+def test_the_metadata_lists_every_public_module_and_no_other(kind: str, base: type) -> None:
     listed = {module for entry in INFO[kind] for module in entry["python-modules"]}
     assert listed == {name.rpartition(".")[0] for name in public_classes(kind, base)}
 
 
-def test_it_lists_every_notifier() -> None:
+def test_the_metadata_lists_every_notifier() -> None:
     assert set(INFO.get("notifications", ())) == public_classes("notifications", BaseNotifier)
 
 
@@ -111,7 +111,7 @@ def test_the_form_has_the_fields_that_the_hook_reads_and_their_defaults() -> Non
     assert (VolubileHook.conn_type, VolubileHook.hook_name) == (form["connection-type"], form["hook-name"])
 
 
-def test_the_secondary_key_s_name_is_one_that_airflow_redacts() -> None:
+def test_airflow_redacts_the_extra_of_the_secondary_key() -> None:
     assert should_hide_value_for_key("secondary_api_key")
 
 
