@@ -40,8 +40,11 @@ PARTS_KEY = "volubile_parts_{generation}_{block}"
 IDS_PER_BLOCK = 100
 # A reason is for a person to read; with 100 of them a block stays well below the limit.
 MAX_REASON = 200
+BEGUN_KEY = "volubile_begun"
 REFERENCE_LENGTH = 10
-SALT_LENGTH = 6
+SALT_LENGTH = 10
+# So often a task can be told to call everyone again on purpose, and still find its calls in an emptied store.
+MAX_GENERATIONS = 20
 
 
 class Store(Protocol):
@@ -178,19 +181,43 @@ def reference(dag_id: str, run_id: str, task_id: str, map_index: int | None, gen
     return hashlib.sha256(identity.encode()).hexdigest()[:REFERENCE_LENGTH]
 
 
+def prefixes(dag_id: str, run_id: str, task_id: str, installation: str) -> tuple[str, ...]:
+    """What the references of a task's submissions begin with, one for each generation.
+
+    The same for all map indexes: when a cleared run maps over a changed list, people move to another index.
+    """
+    return tuple(
+        hashlib.sha256(json.dumps([installation, dag_id, run_id, task_id, generation]).encode()).hexdigest()[
+            :REFERENCE_LENGTH
+        ]
+        for generation in range(MAX_GENERATIONS)
+    )
+
+
+def note_begin(store: Store, now: datetime) -> bool:
+    """Write down that a try begins, before it does anything else.
+
+    :returns: whether an earlier try wrote that, or more: a store without a journal then means that nothing was sent.
+    """
+    was_begun = store.get(BEGUN_KEY) is not None or store.get(HEAD_KEY) is not None
+    if not was_begun:
+        store.set(BEGUN_KEY, now.isoformat())
+    return was_begun
+
+
 class SubmissionJournal:
     """The journal of one task's submission, kept in a store.
 
     Get it with :meth:`open`; it then holds a record for each part. Every change is written before the method returns.
 
-    :param is_new: nothing of this submission was sent before.
-    :param was_lost: there was nothing at all in the store: the task never got so far, or the store was emptied.
+    :param is_new: nothing of this submission is in the store.
+    :param calls_again: the task was cleared so that everyone is called again on purpose.
     """
 
-    def __init__(self, store: Store, head: Head, *, is_new: bool = False, was_lost: bool = False) -> None:
+    def __init__(self, store: Store, head: Head, *, is_new: bool = False, calls_again: bool = False) -> None:
         self.head = head
         self.is_new = is_new
-        self.was_lost = was_lost
+        self.calls_again = calls_again
         self._store = store
         self._records = {} if is_new else _load_records(store, head)
 
@@ -199,7 +226,7 @@ class SubmissionJournal:
         cls,
         store: Store,
         *,
-        task: tuple[str, str, str, int | None],
+        prefixes: Callable[[], Sequence[str]],
         kind: SubmissionKind,
         agent_id: str,
         parts: Sequence[Part],
@@ -207,15 +234,17 @@ class SubmissionJournal:
         settings: Mapping[str, Any] | None = None,
         max_tries: int = 0,
         allow_resubmit: bool = False,
+        may_move: bool = False,
     ) -> SubmissionJournal:
         """Read what earlier tries left, or begin. Nothing is written yet.
 
         :param store: survives everything but the Dag run itself.
-        :param task: Dag, run, task and map index.
+        :param prefixes: what references begin with, see :func:`prefixes`; asked for when a submission is new.
         :param parts: the recipients of this try, cut in parts.
         :param now: the present, aware; becomes ``submitted_at`` of a new journal.
         :param allow_resubmit: when the task was cleared after its submission had come to its end, call everyone
             again. A mere retry never does: a worker may die between the end and its report.
+        :param may_move: a cleared run mapped over a changed list: other people are no error, but a new submission.
         :raises VolubileInputsChanged: an earlier try sent other people, another order, another agent or other
             settings, and something of that was, or may have been, accepted.
         """
@@ -235,25 +264,24 @@ class SubmissionJournal:
         )
         earlier = Head.load(store)
 
-        def new(generation: int) -> SubmissionJournal:
-            name = reference(*task, generation) + head.salt
-            return cls(
-                store, replace(head, generation=generation, reference=name), is_new=True, was_lost=earlier is None
-            )
+        def new(generation: int, *, calls_again: bool = False) -> SubmissionJournal:
+            reference = prefixes()[generation % MAX_GENERATIONS] + head.salt
+            new_head = replace(head, generation=generation, reference=reference)
+            return cls(store, new_head, is_new=True, calls_again=calls_again)
 
         if earlier is None:
             return new(0)
-        if not earlier.reference:  # version 2 wrote it later than the rest
-            earlier = replace(earlier, reference=reference(*task, earlier.generation) + earlier.salt)
         was_cleared = earlier.max_tries != max_tries
         if allow_resubmit and was_cleared and earlier.completed is not None:
-            return new(earlier.generation + 1)
+            return new(earlier.generation + 1, calls_again=True)
         journal = cls(store, earlier)
         if earlier.fingerprint == head.fingerprint:
             return journal
-        if journal.has_begun:
-            raise VolubileInputsChanged(journal.changed(f"has {head.recipients} recipients in {head.parts} requests"))
-        return new(earlier.generation)
+        if not journal.has_begun:
+            return new(earlier.generation)
+        if may_move:
+            return new(earlier.generation + 1)  # with keys of its own
+        raise VolubileInputsChanged(journal.changed(f"has {head.recipients} recipients in {head.parts} requests"))
 
     @classmethod
     def resume(cls, store: Store) -> SubmissionJournal | None:
@@ -337,17 +365,18 @@ class SubmissionJournal:
         """Write down that a look did not find ``parts``. The first such moment counts."""
         self._write({part: replace(self[part], missed_at=now) for part in parts if self[part].missed_at is None})
 
-    def recover(self, found: str, since: datetime, name: Callable[[str], str | None]) -> None:
+    def recover(self, found: str, since: datetime, name: Callable[[str], str | None], generation: int) -> None:
         """Write down that each part may have been sent at any time from ``since`` on: the store had lost it.
 
         :param found: the reference of a call that an earlier try had made.
         :param name: the name of a campaign by its reference.
         """
-        salt = found[REFERENCE_LENGTH : REFERENCE_LENGTH + SALT_LENGTH]
+        submission = found.rpartition("-")[0]
         self.head = replace(
             self.head,
-            reference=found[: REFERENCE_LENGTH + SALT_LENGTH],
-            salt=salt,
+            reference=submission,
+            salt=submission[REFERENCE_LENGTH:],
+            generation=max(generation, self.head.generation),
             submitted_at=since.isoformat(),
             begun=(len(self) - 1) // self.head.block,
         )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from math import inf
 from threading import Thread
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -149,13 +149,16 @@ class SubmissionOperator(VolubileOperator):
 
     @fail_without_retry()
     def execute(self, context: Context) -> SubmissionHandle:
+        from airflow_provider_volubile.calling.journal import note_begin
+
+        was_begun = note_begin(PermanentStateStore(context["task_state_store"]), datetime.now(UTC))
         self._check_parameters()
-        return self._submit(context)
+        return self._submit(context, may_be_lost=not was_begun and context["ti"].try_number > 1)
 
     @fail_without_retry()
     def resume_submission(self, context: Context, event: Any = None) -> SubmissionHandle:
         """Go on after a pause between two looks for requests whose answers were lost."""
-        return self._submit(context, is_resumed=True)
+        return self._submit(context, may_be_lost=True)
 
     # Tasks that the version before deferred resume by these names.
     submit_on = look_on = resume_submission
@@ -223,20 +226,25 @@ class SubmissionOperator(VolubileOperator):
     # Submitting ------------------------------------------------------------------------------------------------
 
     @without_frames
-    def _submit(self, context: Context, *, is_resumed: bool = False) -> SubmissionHandle:
+    def _submit(self, context: Context, *, may_be_lost: bool = False) -> SubmissionHandle:
         """Submit what is left to submit, and wait.
 
-        :param is_resumed: this try was here before.
+        :param may_be_lost: if there is no journal, the store was emptied.
         """
-        from airflow_provider_volubile.calling.journal import SubmissionJournal
+        from airflow_provider_volubile.calling.installation import installation_id
+        from airflow_provider_volubile.calling.journal import SubmissionJournal, prefixes
         from airflow_provider_volubile.calling.stopping import resume_campaigns
 
-        ti, kind = context["ti"], self.make_kind()
+        ti, run, kind = context["ti"], context["dag_run"], self.make_kind()
+        is_cleared = bool(getattr(run, "clear_number", 0))
+        is_mapped = ti.map_index is not None and ti.map_index >= 0
+        may_move = is_mapped and is_cleared
+        task_prefixes = cache(lambda: prefixes(ti.dag_id, ti.run_id, ti.task_id, installation_id()))
         store = PermanentStateStore(context["task_state_store"])
         people, parts = self._read_parts(kind, store)
         journal = SubmissionJournal.open(
             store,
-            task=(ti.dag_id, ti.run_id, ti.task_id, ti.map_index),
+            prefixes=task_prefixes,
             kind=kind.kind,
             agent_id=self.agent_id,
             parts=parts,
@@ -244,6 +252,7 @@ class SubmissionOperator(VolubileOperator):
             settings=kind.settings,
             max_tries=ti.max_tries,
             allow_resubmit=self.allow_resubmit,
+            may_move=may_move,
         )
         self._ti, self._journal = ti, journal
         client = self.hook.client()
@@ -255,8 +264,11 @@ class SubmissionOperator(VolubileOperator):
                 "and clear the task."
             )
             return handle_of(journal)
-        if journal.was_lost and (is_resumed or ti.try_number > 1):
-            self._recover(client, journal, kind, since=context["dag_run"].run_after)
+        if journal.is_new and not journal.calls_again and (may_move or may_be_lost):
+            # A run that was not cleared has no calls from before it started; an older run of its name may have.
+            since = run.run_after if is_cleared else getattr(run, "start_date", None) or run.run_after
+            phones = [person.phone for person in people.accepted] if is_mapped else []
+            self._recover(client, journal, kind, task_prefixes(), phones, since=since, may_move=may_move)
         # Before anything may fail: from now on, an empty store means that it was emptied.
         journal.update(rejected=len(people.rejected), max_tries=ti.max_tries)
         self._send(context, client, journal, parts, kind)
@@ -329,19 +341,50 @@ class SubmissionOperator(VolubileOperator):
                 raise VolubileInputsChanged(begun.changed(f"cannot use what it was given: {error}")) from error
             raise
 
-    def _recover(self, client: VolubileClient, journal: SubmissionJournal, kind: Calls, *, since: datetime) -> None:
-        """An earlier try left nothing in the store. It may have been emptied: look whether that try called anybody."""
-        from airflow_provider_volubile.waiting.find_calls import find_reference
+    def _recover(
+        self,
+        client: VolubileClient,
+        journal: SubmissionJournal,
+        kind: Calls,
+        prefixes: tuple[str, ...],
+        phones: Sequence[str],
+        *,
+        since: datetime,
+        may_move: bool,
+    ) -> None:
+        """The store has no journal of these people: look whether an earlier try called them all the same.
 
-        # By any agent: it may have been changed since.
-        found = find_reference(client, journal.head.reference.removesuffix(journal.head.salt), since=since)
+        :param phones: the people, if the task is mapped: its indexes share their prefixes.
+        :param may_move: the run was cleared, and may map these people to another index than before.
+        """
+        from airflow_provider_volubile.waiting.find_calls import find_people, find_reference
+
+        if phones:
+            people = find_people(client, prefixes, phones, since=since)
+            submissions = {reference.rpartition("-")[0] for reference in people.values()}
+            if len(submissions) > 1 or (may_move and 0 < len(people) < len(phones)):
+                raise VolubileInputsChanged(
+                    f"{len(people)} of these {len(phones)} people were called by this task before its Dag run was "
+                    "cleared, in lists of other people. Nothing was sent. Restore the earlier lists and clear the "
+                    "task, or call the others in a new Dag run."
+                )
+            found = next(iter(people.values()), None)
+            if found is None and may_move and kind.kind == "campaign" and self.on_unknown != "resend":
+                raise VolubileUnknownSubmission(
+                    "The Dag run was cleared, and this mapped task has no record of these people. An earlier campaign "
+                    "that has not dialled yet cannot be found. Nothing was sent. Look in Volubile's dashboard whether "
+                    "there is one; if there is none, set on_unknown='resend' and clear the task."
+                )
+        else:
+            found = find_reference(client, prefixes, since=since)  # by any agent: it may have been changed since
         if found is None:
             return
         self.log.warning(
-            "The task state store lost what an earlier try had sent, but Volubile has calls of it. Every request "
+            "The task state store does not have what an earlier try sent, but Volubile has calls of it. Every request "
             "counts as one whose answer was lost. See [state_store] clear_on_success and docs/reliability."
         )
-        journal.recover(found, since, kind.name)
+        generation = next(number for number, prefix in enumerate(prefixes) if found.startswith(prefix))
+        journal.recover(found, since, kind.name, generation)
 
     def _send(
         self,

@@ -177,10 +177,16 @@ def find_our_calls(
 
 
 def find_reference(
-    client: VolubileClient, prefix: str, *, since: datetime, agent_id: str | None = None, phone: str | None = None
+    client: VolubileClient,
+    prefix: str | tuple[str, ...],
+    *,
+    since: datetime,
+    agent_id: str | None = None,
+    phone: str | None = None,
 ) -> str | None:
-    """The first reference found that begins with ``prefix``; None when no call since ``since`` has one.
+    """The reference of the newest call since ``since`` that begins with ``prefix``; None when no call has one.
 
+    :param prefix: one, or several of which any will do.
     :param agent_id: list only calls of this agent.
     :param phone: list only calls to this number, E.164.
     :raises VolubileError: the calls cannot be listed.
@@ -189,6 +195,25 @@ def find_reference(
         if (reference := reference_of(call)) and reference.startswith(prefix):
             return reference
     return None
+
+
+def find_people(
+    client: VolubileClient, prefix: str | tuple[str, ...], phones: Collection[str], *, since: datetime
+) -> dict[str, str]:
+    """The references, beginning with ``prefix``, of the newest calls to these people, by number.
+
+    :param phones: numbers in E.164.
+    :raises VolubileError: the calls cannot be listed.
+    """
+    people = {wire.significant_digits(phone): phone for phone in phones}
+    found: dict[str, str] = {}
+    for call in _calls_since(client, since, Listing(None, None, None)):
+        phone = people.get(wire.significant_digits(call.phone or ""))
+        if phone and (reference := reference_of(call)) and reference.startswith(prefix):
+            found.setdefault(phone, reference)
+            if len(found) == len(people):
+                break
+    return found
 
 
 class UnlistedCalls:

@@ -26,6 +26,7 @@ from typing import Any
 
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="volubile-walks-"))
 os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "CRITICAL")
+os.environ.setdefault("AIRFLOW_VAR_VOLUBILE_INSTALLATION", "walks")
 
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import TaskDeferred

@@ -132,6 +132,7 @@ def main(version: str) -> None:
     records: dict[str, Any] = {}
     with Simulator(seed=SEED, ignore_windows=True, limit=100_000) as simulator:
         os.environ["AIRFLOW_CONN_VOLUBILE_DEFAULT"] = connection_json(simulator)
+        os.environ["AIRFLOW_VAR_VOLUBILE_INSTALLATION"] = "records"
         for kind, make in OPERATORS.items():
             for way, settings in WAYS.items():
                 simulator.reset()

@@ -464,7 +464,7 @@ class World(RuleBasedStateMachine):
             try:
                 SubmissionJournal.open(
                     self.store,
-                    task=("dag", "run", "call", -1),
+                    prefixes=lambda: submissions.prefixes("dag", "run", "call", "tests"),
                     kind=kind.kind,
                     agent_id=AGENT,
                     parts=kind.cut(operator._read_recipients().accepted),

@@ -27,7 +27,7 @@ from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.api.auth import ApiKeyPair, BearerTokens
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.api.rate_window import RateWindow
-from airflow_provider_volubile.calling import sending_parts, stopping, unknown_outcome
+from airflow_provider_volubile.calling import installation, sending_parts, stopping, unknown_outcome
 from airflow_provider_volubile.calling.journal import HEAD_KEY, SubmissionJournal
 from airflow_provider_volubile.calling.unknown_outcome import CREATED, SEND, STOP
 from airflow_provider_volubile.exceptions import (
@@ -41,7 +41,7 @@ from airflow_provider_volubile.operators.calls import VolubileBulkCallsOperator,
 from airflow_provider_volubile.operators.campaigns import VolubileCreateCampaignOperator
 from airflow_provider_volubile.operators.submission import SubmissionOperator
 from airflow_provider_volubile.simulator import FOLLOW_UP_AGENT_ID, REMINDER_AGENT_ID, Simulator
-from airflow_provider_volubile.waiting.find_calls import find_calls
+from airflow_provider_volubile.waiting import find_calls
 from airflow_provider_volubile.waiting.polling import wait
 
 # Written by the code of commit 97b675b.
@@ -113,6 +113,10 @@ class Task:
         } | settings
         self.store = Store()
         self.tries = 0
+        self.max_tries = 3
+        self.map_index = -1
+        self.clear_number = 0
+        self.began = datetime.now(UTC) - timedelta(minutes=1)
 
     def client(self, *, with_tokens: bool = False) -> VolubileClient:
         keys = ApiKeyPair(self.simulator.primary_key, self.simulator.secondary_key, name="test")
@@ -147,17 +151,16 @@ class Task:
             dag_id="dag",
             run_id="run",
             task_id="dial",
-            map_index=-1,
+            map_index=self.map_index,
             id=self.tries,
             try_number=self.tries,
-            max_tries=3,
+            max_tries=self.max_tries,
             get_task_states=None,
         )
-        context = {
-            "ti": instance,
-            "dag_run": SimpleNamespace(run_after=datetime.now(UTC) - timedelta(minutes=1)),
-            "task_state_store": self.store,
-        }
+        run = SimpleNamespace(
+            run_after=datetime.now(UTC) - timedelta(hours=1), start_date=self.began, clear_number=self.clear_number
+        )
+        context = {"ti": instance, "dag_run": run, "task_state_store": self.store}
         try:
             return step(context)
         except AirflowFailException as error:
@@ -639,7 +642,7 @@ def test_the_handle_tells_what_was_submitted_whatever_the_inputs_say_by_now(simu
     operator = task.operator()
     handle = task.run(operator, lambda context: operator.execute_complete(context, event))
     assert (handle["agent_id"], handle["redial"]["max"]) == (REMINDER_AGENT_ID, 1)
-    assert len(find_calls(task.client(), handle, now=datetime.now(UTC))) >= 5
+    assert len(find_calls.find_calls(task.client(), handle, now=datetime.now(UTC))) >= 5
 
 
 @pytest.mark.parametrize("people", ["", '{"phone": "12"}', None])
@@ -773,3 +776,109 @@ def test_extra_fields_hold_nothing_that_the_operator_sends(simulator: Simulator,
     task = Task(simulator, "campaign", extra_fields={member: "x"})
     assert f"extra_fields holds {member}, which this operator sends itself" in str(task.try_())
     assert not simulator.submissions()
+
+
+def _mapped(simulator: Simulator, kind: str, *groups: list[str]) -> list[Task]:
+    """A task mapped over lists of people."""
+    tasks = [Task(simulator, kind, recipients=people) for people in groups]
+    for index, task in enumerate(tasks):
+        task.map_index = index
+    return tasks
+
+
+def _cleared_over(tasks: list[Task], *groups: list[str]) -> list[Any]:
+    """What tries end with after the run was cleared, and its list has changed. Stores stay with the indexes."""
+    tasks += _mapped(tasks[0].simulator, tasks[0].kind, *groups)[len(tasks) :]
+    for task, people in zip(tasks, groups, strict=False):
+        task.settings["recipients"], task.clear_number = people, 1
+        task.max_tries += task.tries
+    return [task.try_() for task, _ in zip(tasks, groups, strict=False)]
+
+
+@pytest.mark.parametrize("kind", ["bulk", "single"])
+def test_a_cleared_mapped_task_calls_the_new_person_and_nobody_twice(simulator: Simulator, kind: str) -> None:
+    new = "+33639980099"
+    tasks = _mapped(simulator, kind, PEOPLE[:2], PEOPLE[2:])
+    assert [task.try_()["recipients"] for task in tasks] == [2, 3]
+    handles = _cleared_over(tasks, [new], PEOPLE[:2], PEOPLE[2:])
+    assert [sum(handle["counts"].values()) for handle in handles] == [1, 2, 3]
+    assert tasks[0].times_called == dict.fromkeys([*PEOPLE, new], 1)
+    assert [sum(task.try_()["counts"].values()) for task in tasks] == [1, 2, 3], "another try"
+    assert tasks[0].times_called == dict.fromkeys([*PEOPLE, new], 1)
+
+
+def test_a_cleared_mapped_task_refuses_lists_that_were_cut_anew(simulator: Simulator) -> None:
+    tasks = _mapped(simulator, "bulk", PEOPLE[:2], PEOPLE[2:])
+    assert [task.try_()["recipients"] for task in tasks] == [2, 3]
+    refused = _cleared_over(tasks, [*PEOPLE[:1], "+33639980099"], PEOPLE[1:])
+    assert "1 of these 2 people were called by this task before its Dag run was cleared" in str(refused[0])
+    assert "4 of these 4 people were called" in str(refused[1])
+    assert tasks[0].times_called == dict.fromkeys(PEOPLE, 1)
+
+
+def test_an_emptied_store_of_a_mapped_task_takes_no_calls_of_another_index(simulator: Simulator) -> None:
+    first, second = _mapped(simulator, "bulk", PEOPLE[:2], PEOPLE[2:])
+    first.try_()
+    second.tries = 1  # it left nothing
+    assert second.try_()["recipients"] == 3
+    second.store.values.clear()
+    assert sum(second.try_()["counts"].values()) == 3
+    assert second.times_called == dict.fromkeys(PEOPLE, 1)
+
+
+def test_a_cleared_mapped_campaign_that_may_exist_is_not_created_again(simulator: Simulator) -> None:
+    simulator.configure(speed=0, list_lag=3600)  # as if it had not dialled
+    tasks = _mapped(simulator, "campaign", PEOPLE[:2])
+    tasks[0].settings |= {"wait_for_completion": False}
+    tasks[0].try_()
+    refused = _cleared_over(tasks, ["+33639980099"], PEOPLE[:2])
+    assert all("has no record of these people" in str(error) for error in refused)
+    assert len(simulator.state()["campaigns"]) == 1
+
+
+@KINDS
+def test_a_run_made_anew_takes_no_calls_of_the_deleted_one(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Its first try dies before it could write anything down."""
+    monkeypatch.setattr(find_calls, "CALL_TIME_TOLERANCE", timedelta(0))
+    Task(simulator, kind).try_()
+    anew = Task(simulator, kind)
+    time.sleep(1.1)  # times are told in seconds
+    anew.began = datetime.now(UTC)
+    anew.tries = 1  # it left nothing
+    assert anew.try_()["recipients"] == 5
+    assert anew.times_called == dict.fromkeys(PEOPLE, 2)
+
+
+@KINDS
+def test_another_installation_takes_no_calls_for_its_own(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    Task(simulator, kind).try_()
+    staging = Task(simulator, kind)
+    monkeypatch.setenv("AIRFLOW_VAR_VOLUBILE_INSTALLATION", "staging")
+    staging.tries = 1
+    assert staging.try_()["recipients"] == 5
+    assert staging.times_called == dict.fromkeys(PEOPLE, 2)
+
+
+def test_an_installation_gets_its_name_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installation, "Variable", Variables())
+    assert installation.installation_id() == installation.installation_id()
+
+
+@KINDS
+def test_an_emptied_store_tells_the_outcomes_of_the_latest_submission(simulator: Simulator, kind: str) -> None:
+    task = Task(simulator, kind, allow_resubmit=True)
+    task.try_()
+    time.sleep(1.1)  # times are told in seconds
+    task.max_tries += 1
+    second = task.try_()
+    assert task.times_called == dict.fromkeys(PEOPLE, 2)
+    task.store.values.clear()
+    again = task.try_()
+    key = "campaigns" if kind == "campaign" else "call_ids"
+    names = [each["name"] for each in second[key]] if kind == "campaign" else second[key]
+    assert [each["name"] for each in again[key]] == names if kind == "campaign" else set(again[key]) == set(names)
+    assert task.times_called == dict.fromkeys(PEOPLE, 2)
