@@ -117,6 +117,7 @@ class Transport:
         if not all(isinstance(t, int | float) and 0 < t < float("inf") for t in self.timeout):
             raise VolubileInputError(f"timeout {timeout!r} must be a positive number of seconds, or two of them.")
         self._session = _new_session()
+        self._process = os.getpid()
         hide_urls_in_logs()
 
     def exchange(self, message: Message, auth: Auth | None) -> Answer:
@@ -127,8 +128,10 @@ class Transport:
 
         :raises ConnectionFault: no answer came.
         """
-        session = self._session if message.route.repeatable else _new_session(keep_alive=False)
+        if self._process != os.getpid():  # forked: the connections are the parent's
+            self._session, self._process = _new_session(), os.getpid()
         keep_open = message.route.repeatable
+        session = self._session if keep_open else _new_session(keep_alive=False)
         try:
             sent_at = time.monotonic()
             response = _send(session, message, auth, self.timeout)
@@ -286,13 +289,25 @@ def _noting(pool: type[urllib3.HTTPConnectionPool]) -> type[urllib3.HTTPConnecti
     return type(pool.__name__, (pool,), {"ConnectionCls": connection})
 
 
+# Devices in between forget connections that are idle for some minutes.
+_KEEP_ALIVE = [
+    *urllib3.connection.HTTPConnection.default_socket_options,
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), seconds)
+        for name, seconds in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 3))
+        if hasattr(socket, name)
+    ),
+]
+
+
 class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
+        super().init_poolmanager(*args, socket_options=_KEEP_ALIVE, **kwargs)
         self._note(self.poolmanager)
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        return self._note(super().proxy_manager_for(proxy, **kwargs))
+        return self._note(super().proxy_manager_for(proxy, socket_options=_KEEP_ALIVE, **kwargs))
 
     @staticmethod
     def _note(manager: Any) -> Any:

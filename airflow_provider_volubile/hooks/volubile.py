@@ -144,4 +144,5 @@ class VolubileHook(BaseHook):
         :raises VolubileAuthError: both keys are refused. A token cannot ask for another one, so keys are used whatever
             the connection's ``auth`` is.
         """
-        return self.client().issue_token(scopes)
+        with self.client() as client:
+            return client.issue_token(scopes)
