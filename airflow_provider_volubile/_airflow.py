@@ -1,4 +1,4 @@
-"""Everything this package uses of Airflow that is not part of its public interface (``airflow.sdk``).
+"""Everything this package imports of Airflow that is not part of its public interface (``airflow.sdk``).
 
 Airflow may change these without notice. Each function says what would replace it. A test holds that no other module
 imports them.

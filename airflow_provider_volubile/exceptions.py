@@ -13,6 +13,7 @@ from typing import ParamSpec, TypeVar
 __all__ = [
     "VolubileAuthError",
     "VolubileError",
+    "VolubileIncompleteExport",
     "VolubileInputError",
     "VolubileInputsChanged",
     "VolubileNotFound",
@@ -20,6 +21,7 @@ __all__ = [
     "VolubileProtocolError",
     "VolubileRateLimitError",
     "VolubileRequestRefused",
+    "VolubileStoreError",
     "VolubileUnavailable",
     "VolubileUnknownOutcome",
     "VolubileUnknownSubmission",
@@ -48,7 +50,7 @@ class VolubileError(Exception):
 
 
 class VolubileInputError(VolubileError, ValueError):
-    """Bad input, found before anything was sent. The message names the value and the rule."""
+    """Somebody must correct an input; a retry cannot help. The message names the value and the rule."""
 
 
 class VolubileAuthError(VolubileError):
@@ -117,6 +119,17 @@ class VolubileWaitFailed(VolubileError):
 
 class VolubileOutcomeGap(VolubileError):
     """Fewer people were reached than the task requires, or counts do not add up."""
+
+
+class VolubileStoreError(VolubileError):
+    """The store in which results are kept refused to read, write or remove a file."""
+
+
+class VolubileIncompleteExport(VolubileError):
+    """Parts of an export are missing; a retry may find more.
+
+    What could be had was written, unless that would have taken away what an earlier run wrote.
+    """
 
 
 class VolubileWaitTimeout(VolubileError):

@@ -141,6 +141,11 @@ class Call(ApiModel):
                 self.__dict__[name] = extra.pop(other)
 
     @property
+    def time(self) -> datetime | None:
+        """The moment that decides on which day the call was: ``created``, which may be set late, else another time."""
+        return self.created or self.start_time or self.end_time
+
+    @property
     def is_final(self) -> bool:
         """Whether the call is over. A status that is not known is not final."""
         return self.status in wire.FINAL_CALL_STATUSES

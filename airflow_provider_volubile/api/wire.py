@@ -46,7 +46,7 @@ CALL_STATUSES = frozenset(
 )
 #: Inferred: every known status but ``IN_PROGRESS`` is an end. One that is not known is not final.
 FINAL_CALL_STATUSES = CALL_STATUSES - {"IN_PROGRESS"}
-#: Assumed: a single call that is refused so is refused for its number or context. Others would be for anybody's.
+#: Assumed: a single call refused with these is refused for its number or context. Other statuses refuse every recipient.
 PERSON_REFUSALS = frozenset({400, 422})
 #: Inferred: where somebody, or a voice box, was heard, a transcript will appear; how late is not documented.
 TRANSCRIBED_CALL_STATUSES = frozenset({"COMPLETED", "TRANSFERRED", "VOICE_BOX", "FAILOVER"})
@@ -172,7 +172,7 @@ def is_wanted(call: Listed, *, agent_id: str | None, phone: str | None) -> bool:
     """Whether a listed call passes the filters that were asked for: a server may ignore a name it does not know.
 
     Numbers are compared by their digits and from the end, so that another notation of the same number passes. A call
-    without a number is nobody's that was asked for.
+    without a number never matches a phone filter.
     """
     if agent_id is not None and call.agent_id is not None and call.agent_id.lower() != agent_id.lower():
         return False
@@ -402,6 +402,11 @@ def accepted_calls(data: Any) -> Iterator[tuple[str | None, str | None]]:
 def is_id(value: Any) -> bool:
     """Whether an id that a server gave is safe in a path and in a query."""
     return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
+def may_have_transcript(status: str | None) -> bool:
+    """Whether a call that ended so may have a transcript. Assumed of a status that is not known."""
+    return status not in FINAL_CALL_STATUSES - TRANSCRIBED_CALL_STATUSES
 
 
 def has_ended(status: str | None, *, has_end: bool) -> bool:

@@ -18,7 +18,7 @@ from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.calling.handles import CampaignRef
 from airflow_provider_volubile.exceptions import VolubileError
 from airflow_provider_volubile.hooks.volubile import VolubileHook
-from airflow_provider_volubile.waiting.find_calls import CALL_TIME_TOLERANCE, time_of
+from airflow_provider_volubile.waiting.find_calls import CALL_TIME_TOLERANCE
 
 if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient
@@ -130,5 +130,5 @@ def forget_pause(campaign_id: str) -> None:
 def _called_since(client: VolubileClient, name: str, paused_at: datetime) -> bool:
     """Whether a campaign placed calls after a pause. The service does not tell who changed a campaign, or when."""
     calls = client.list_calls(campaign=name, page=1, size=wire.MAX_PAGE_SIZE, sort=wire.NEWEST_FIRST).content
-    times = [at for call in calls if (at := time_of(call))]
+    times = [at for call in calls if (at := call.time)]
     return bool(times) and max(times) > paused_at + CALL_TIME_TOLERANCE

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from airflow_provider_volubile.api import wire
-from airflow_provider_volubile.exceptions import VolubileInputError
+from airflow_provider_volubile.exceptions import VolubileIncompleteExport, VolubileInputError
 from airflow_provider_volubile.exports import store
 from airflow_provider_volubile.exports.columns import CALLS, Table
 from airflow_provider_volubile.exports.days import Day, days_between, folder_of, iso, next_watermark, read_moment
-from airflow_provider_volubile.exports.export_report import VolubileIncompleteExport
 from airflow_provider_volubile.exports.files import Export
 from airflow_provider_volubile.exports.formats import FileFormat
 from airflow_provider_volubile.exports.spool import Spool
-from airflow_provider_volubile.waiting.find_calls import CallRef, time_of
+from airflow_provider_volubile.waiting.find_calls import CallRef
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
@@ -113,7 +112,7 @@ def _collect(client: VolubileClient, table: CallsTable, days: dict[str, _DayFile
     for call in client.iter_calls(
         agent_id=table.agent_id, campaign=table.campaign, from_date=from_date, to_date=to_date
     ):
-        moment = time_of(call)
+        moment = call.time
         name = folder_of(moment, table.zone)
         day = days.get(name) if moment else latest
         if day is None or (moment and moment >= day.until):

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
-from airflow_provider_volubile.exceptions import VolubileError, VolubileInputError, VolubileNotFound
+from airflow_provider_volubile.exceptions import (
+    VolubileError,
+    VolubileIncompleteExport,
+    VolubileInputError,
+    VolubileNotFound,
+)
 from airflow_provider_volubile.exports.files import Export
 from airflow_provider_volubile.waiting.find_calls import CallRef
-
-
-class VolubileIncompleteExport(VolubileError):
-    """Parts of an export are missing; a retry may find more.
-
-    What could be had was written, unless that would have taken away what an earlier run wrote.
-    """
 
 
 class ExportReport:

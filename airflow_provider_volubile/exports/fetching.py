@@ -20,8 +20,9 @@ ResultT = TypeVar("ResultT")
 # They use up 100 requests per 15 s as long as an answer takes less than 0.9 s. The client holds them to the rate
 # window, which other exports may share: more threads would be refused more often (429).
 WORKERS = 6
-# So many items in a row that the service could not answer: it is down, and the rest would fare no better.
+# So many items in a row without an answer, or forbidden (403), are no accident: the rest would fail too.
 FAILURES_IN_A_ROW = 5
+MAY_CONCERN_ALL = (VolubileAuthError, VolubileRateLimitError, VolubileUnavailable)
 
 
 def fetch_all(
@@ -35,7 +36,7 @@ def fetch_all(
 
     :param fetch: called with an item in a thread of its own; the client paces its requests.
     :param workers: so many items at most are fetched, or wait for the caller to take them, or are in the caller's use.
-    :param failures_in_a_row: so many items that could not be had mean that the service is down.
+    :param failures_in_a_row: so many items without an answer, or forbidden, end the export.
     :return: pairs of an item and its result, or the error that concerns this item alone.
     :raises VolubileError: an error that concerns everyone: refused credentials, or a service that is down. The items
         that were being fetched are handed over first.
@@ -60,9 +61,8 @@ def fetch_all(
                 failures = 0
             except VolubileError as error:
                 result = error
-                unanswered = isinstance(error, VolubileRateLimitError | VolubileUnavailable)
-                failures = failures + 1 if unanswered else 0
-                if failures >= failures_in_a_row or isinstance(error, VolubileAuthError):
+                failures = failures + 1 if isinstance(error, MAY_CONCERN_ALL) else 0
+                if failures >= failures_in_a_row or (isinstance(error, VolubileAuthError) and error.status != 403):
                     fatal = fatal or error
                     continue
             yield item, result

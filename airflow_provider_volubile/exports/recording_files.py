@@ -17,13 +17,13 @@ from airflow_provider_volubile.exceptions import (
     VolubileError,
     VolubileProtocolError,
     VolubileRequestRefused,
+    VolubileStoreError,
     VolubileUnavailable,
 )
 from airflow_provider_volubile.exports.days import folder_of
 from airflow_provider_volubile.exports.export_report import ExportReport
 from airflow_provider_volubile.exports.fetching import fetch_all
 from airflow_provider_volubile.exports.files import Export
-from airflow_provider_volubile.exports.store import VolubileStoreError
 from airflow_provider_volubile.waiting.find_calls import CallRef
 
 if TYPE_CHECKING:

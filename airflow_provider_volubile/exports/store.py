@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from airflow_provider_volubile.exceptions import VolubileError, VolubileInputError
+from airflow_provider_volubile.exceptions import VolubileInputError, VolubileStoreError
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
@@ -21,10 +21,6 @@ _ATOMIC_PUT = frozenset(["s3", "s3a", "gs", "gcs", "abfs", "abfss", "adl", "az",
 _UPLOAD_OPTIONS: dict[str, dict[str, Any]] = {
     protocol: {"chunksize": 8 * 2**20, "max_concurrency": 1} for protocol in ("s3", "s3a")
 }
-
-
-class VolubileStoreError(VolubileError):
-    """The store in which results are kept refused to read, write or remove a file."""
 
 
 def open_path(path: str | ObjectStoragePath) -> ObjectStoragePath:

@@ -14,13 +14,14 @@ from zoneinfo import ZoneInfo
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.exceptions import (
     VolubileError,
+    VolubileIncompleteExport,
     VolubileNotFound,
     VolubileRateLimitError,
     VolubileUnavailable,
 )
 from airflow_provider_volubile.exports.columns import TRANSCRIPT_TEXTS, TRANSCRIPTS, Transcript
 from airflow_provider_volubile.exports.days import folder_of
-from airflow_provider_volubile.exports.export_report import ExportReport, VolubileIncompleteExport
+from airflow_provider_volubile.exports.export_report import ExportReport
 from airflow_provider_volubile.exports.fetching import FAILURES_IN_A_ROW, fetch_all
 from airflow_provider_volubile.exports.files import Export
 from airflow_provider_volubile.exports.formats import FileFormat

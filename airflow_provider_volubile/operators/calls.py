@@ -269,7 +269,7 @@ class VolubileGetTranscriptOperator(VolubileOperator):
             if transcript := self._fetch(self.hook.client()):
                 return transcript
         status = next(iter(handle["counts"]), "unknown")
-        if status not in wire.TRANSCRIBED_CALL_STATUSES:
+        if not wire.may_have_transcript(status):
             raise AirflowSkipException(
                 f"Call {self.call_id} ended as {status}: nobody was heard, there is no transcript."
             )

@@ -78,7 +78,7 @@ class FinishedWatch(Watch):
 
     def observe(self, call: Call, now: datetime) -> None:
         # A call that was just created may have no time yet.
-        at = call.created or call.start_time or call.end_time or now
+        at = call.time or now
         with self._lock:
             self._now = now
             if at < self.since or call.id in self._told:

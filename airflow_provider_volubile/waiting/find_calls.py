@@ -1,4 +1,4 @@
-"""The one place that lists calls and recognises ours.
+"""The one place that recognises our calls. Waits and recovery list calls here.
 
 Every recipient is sent with a reference in the context: Dag run, task and part, as
 :func:`airflow_provider_volubile.calling.journal.reference` makes it. A call gives its context back
@@ -51,7 +51,7 @@ class CallRef(NamedTuple):
 
     @classmethod
     def of(cls, call: Call) -> CallRef:
-        return cls(call.id, call.status, call.recorded, time_of(call), call.end_time is not None)
+        return cls(call.id, call.status, call.recorded, call.time, call.end_time is not None)
 
     @property
     def has_ended(self) -> bool:
@@ -60,13 +60,7 @@ class CallRef(NamedTuple):
     @property
     def expects_transcript(self) -> bool:
         """Whether a transcript may appear: somebody was heard, or that is not known."""
-        nobody_was_heard = wire.FINAL_CALL_STATUSES - wire.TRANSCRIBED_CALL_STATUSES
-        return self.status not in nobody_was_heard
-
-
-def time_of(call: Call) -> datetime | None:
-    """The time of a call, which also decides its day: ``created`` may be set late, or be missing."""
-    return call.created or call.start_time or call.end_time
+        return wire.may_have_transcript(self.status)
 
 
 def reference_of(call: Call) -> str | None:
@@ -109,7 +103,7 @@ def pages(
     for page in turn_pages(routes.LIST_CALLS.operation, fetch):
         yield page.content
         # A call without any time was just created, and says nothing about the order.
-        times = [at for call in page.content if (at := time_of(call))]
+        times = [at for call in page.content if (at := call.time)]
         newest_first = all(later <= earlier for earlier, later in pairwise(times))
         # Calls of one moment show no order.
         shows_order = page.sort is not None and newest_first and bool(times) and times[0] > times[-1]
@@ -123,7 +117,7 @@ def _calls_since(client: VolubileClient, since: datetime, listing: Listing) -> I
     now = datetime.now(UTC) + timedelta(minutes=1)
     for page in pages(client, listing, horizon=begin, since=begin, now=now):
         for call in page:
-            at = call.created or call.start_time
+            at = call.time
             if at is None or at >= begin:
                 yield call
 
@@ -260,7 +254,7 @@ def belongs_to_campaign(call: Call, campaign: CampaignRef, *, agent_id: str | No
         return True
     if agent_id and call.agent_id and agent_id.lower() != call.agent_id.lower():
         return False
-    at = time_of(call)
+    at = call.time
     return at is None or at >= since
 
 

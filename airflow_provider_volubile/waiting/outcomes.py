@@ -52,7 +52,7 @@ class Attempt(NamedTuple):
             wire.significant_digits(call.phone or ""),
             call.status,
             call.is_final,
-            call.created or call.start_time or call.end_time or BEGINNING,
+            call.time or BEGINNING,
             call.duration,
             call.end_time is not None,
         )

@@ -110,7 +110,7 @@ class Watch:
             return
         if not wire.is_id(call.id):
             self.transcripts[call.id] = "unusable_id"
-        elif self.with_transcripts and attempt.status in wire.TRANSCRIBED_CALL_STATUSES:
+        elif self.with_transcripts and attempt.final and wire.may_have_transcript(attempt.status):
             self.transcripts_due.setdefault(call.id, None)
 
     def has_stayed(self, call: Call, now: datetime) -> bool:

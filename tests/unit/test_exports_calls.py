@@ -15,11 +15,10 @@ import pytest
 from airflow_provider_volubile.api.auth import ApiKeyPair
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.api.rate_window import RateWindow
-from airflow_provider_volubile.exceptions import VolubileInputError, VolubileUnavailable
+from airflow_provider_volubile.exceptions import VolubileIncompleteExport, VolubileInputError, VolubileUnavailable
 from airflow_provider_volubile.exports.calls import CallsTable, advance_watermark, export_calls, read_watermark
 from airflow_provider_volubile.exports.columns import CALLS
 from airflow_provider_volubile.exports.days import check_interval, days_between, folder_of, read_moment
-from airflow_provider_volubile.exports.export_report import VolubileIncompleteExport
 from airflow_provider_volubile.exports.flatten import flat_columns
 from airflow_provider_volubile.exports.store import open_path
 from airflow_provider_volubile.simulator import FOLLOW_UP_AGENT_ID, REMINDER_AGENT_ID, Simulator

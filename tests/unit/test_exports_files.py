@@ -14,11 +14,11 @@ from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_volubile.api.models import Call
-from airflow_provider_volubile.exceptions import VolubileError, VolubileInputError
+from airflow_provider_volubile.exceptions import VolubileError, VolubileInputError, VolubileStoreError
 from airflow_provider_volubile.exports import store
 from airflow_provider_volubile.exports.columns import CALLS, OUTCOMES
 from airflow_provider_volubile.exports.files import Export, write_table
-from airflow_provider_volubile.exports.store import VolubileStoreError, open_path
+from airflow_provider_volubile.exports.store import open_path
 from tests import s3
 
 SELECTION = {"agent_id": "a", "date": "2025-11-12"}

@@ -25,13 +25,14 @@ from airflow_provider_volubile.api.rate_window import RateWindow
 from airflow_provider_volubile.api.sending import RetryBudget
 from airflow_provider_volubile.exceptions import (
     VolubileAuthError,
+    VolubileIncompleteExport,
     VolubileInputError,
     VolubileNotFound,
     VolubileProtocolError,
     VolubileUnavailable,
 )
 from airflow_provider_volubile.exports import store, transcripts
-from airflow_provider_volubile.exports.export_report import ExportReport, VolubileIncompleteExport
+from airflow_provider_volubile.exports.export_report import ExportReport
 from airflow_provider_volubile.exports.files import Export
 from airflow_provider_volubile.exports.recording_files import export_recordings
 from airflow_provider_volubile.exports.store import open_path

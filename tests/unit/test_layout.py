@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -65,6 +66,12 @@ def test_each_base_name_stands_for_one_module() -> None:
 
 def test_the_package_has_at_most_six_modules_beside_its_rooms() -> None:
     assert len([path for path in OURS if room(path) == "root"]) <= 6
+
+
+@pytest.mark.parametrize("name", ["api", "calling", "waiting", "exports"])
+def test_the_map_of_a_room_names_each_of_its_modules_once(name: str) -> None:
+    listed = re.findall(r"^``(\w+)``", (FOLDER / name / "__init__.py").read_text("utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(path.stem for path in MODULES if room(path) == name and path.stem != "__init__")
 
 
 def test_private_parts_of_airflow_are_imported_in_one_module() -> None:
