@@ -46,7 +46,7 @@ CALL_STATUSES = frozenset(
 )
 #: Inferred: every known status but ``IN_PROGRESS`` is an end. One that is not known is not final.
 FINAL_CALL_STATUSES = CALL_STATUSES - {"IN_PROGRESS"}
-#: Assumed: a single call refused with these is refused for its number or context. Other statuses refuse every recipient.
+#: Assumed: a single call refused so is refused for its number or context. Other statuses refuse every recipient.
 PERSON_REFUSALS = frozenset({400, 422})
 #: Inferred: where somebody, or a voice box, was heard, a transcript will appear; how late is not documented.
 TRANSCRIBED_CALL_STATUSES = frozenset({"COMPLETED", "TRANSFERRED", "VOICE_BOX", "FAILOVER"})
