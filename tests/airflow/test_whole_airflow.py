@@ -20,11 +20,13 @@ import requests
 from airflow_provider_volubile.calling.unknown_outcome import CREATED, SEND, STOP
 from airflow_provider_volubile.simulator import Simulator
 from tests.airflow.helpers import FOLLOW_UP, REMINDER, numbers, phones
+from tests.e2e.test_campaign_dag import check_against_the_ledger
 from tests.live import LiveAirflow, free_port, live_airflow
 
 pytestmark = [pytest.mark.airflow, pytest.mark.xdist_group("whole_airflow")]
 
 DAGS = Path(__file__).parent / "dags"
+EXAMPLES = Path(__file__).parents[2] / "dags"
 FAST = 3000
 # Airflow says so of every trigger that it stops before it has fired, whatever the reason.
 STOPPING = "invoking on_kill"
@@ -45,7 +47,10 @@ def airflow(service: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Ite
         "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
         "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "8",
     }
-    with live_airflow(tmp_path_factory.mktemp("airflow"), DAGS, service, environment=environment) as airflow:
+    dags = tmp_path_factory.mktemp("dags")
+    for path in (DAGS / "whole.py", EXAMPLES / "volubile_campaign.py", EXAMPLES / "data"):
+        (dags / path.name).symlink_to(path)
+    with live_airflow(tmp_path_factory.mktemp("airflow"), dags, service, environment=environment) as airflow:
         yield airflow
 
 
@@ -145,6 +150,21 @@ def noticed(airflow: LiveAirflow, run: str, task: str) -> bool:
     )
     lines = (airflow.home / "scheduler.log").read_text(errors="replace").splitlines()
     return any(wanted in line and run in line for line in lines)
+
+
+# --- waiting ---
+
+
+def test_the_campaign_dag_waits_without_a_worker(airflow: LiveAirflow, simulator: Simulator, tmp_path: Path) -> None:
+    simulator.configure(speed=0)  # no call ends before the test lets the clock run
+    run = airflow.trigger("volubile_campaign", output=f"file://{tmp_path}")
+    airflow.wait_for("volubile_campaign", run, "call_people", "deferred")
+    airflow.wait_until(lambda: airflow.api("GET", "/pools/default_pool")["deferred_slots"] == 1, 60)
+    pool = airflow.api("GET", "/pools/default_pool")
+    assert (pool["running_slots"], pool["queued_slots"]) == (0, 0)
+    simulator.configure(speed=600)
+    assert airflow.wait_for("volubile_campaign", run) == "success"
+    check_against_the_ledger(tmp_path, simulator)
 
 
 # --- asking ---

@@ -1,4 +1,4 @@
-"""The example campaign as a user runs it: from the command line, and on a whole Airflow."""
+"""The example campaign as a user runs it from the command line; tests/airflow/test_whole_airflow.py runs it there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_volubile.simulator import Simulator
-from tests.live import AIRFLOW, connection_json, live_airflow
+from tests.database import AIRFLOW
+from tests.live import connection_json
 
 pytestmark = pytest.mark.airflow
 
@@ -62,18 +63,3 @@ def test_the_campaign_dag_runs_from_the_command_line(
     )
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     check_against_the_ledger(tmp_path, simulator)
-
-
-def test_the_campaign_dag_waits_without_a_worker(simulator: Simulator, tmp_path: Path) -> None:
-    simulator.configure(speed=0)  # no call ends before the test advances the clock
-    home, output = tmp_path / "home", tmp_path / "output"
-    home.mkdir()
-    with live_airflow(home, DAGS, simulator, environment={"VOLUBILE_OUTPUT": f"file://{output}"}) as airflow:
-        run = airflow.trigger(DAG)
-        assert airflow.wait_for(DAG, run, "call_people", "deferred") == "deferred"
-        pool = airflow.api("GET", "/pools/default_pool")
-        assert (pool["running_slots"], pool["queued_slots"]) == (0, 0)
-        assert pool["deferred_slots"] == 1
-        simulator.configure(speed=600)
-        assert airflow.wait_for(DAG, run) == "success"
-    check_against_the_ledger(output, simulator)

@@ -40,7 +40,7 @@ def make(simulator: Simulator, pair: ApiKeyPair) -> Callable[..., VolubileClient
     def make(bearer: bool = False, **options: Any) -> VolubileClient:
         options.setdefault("window", RateWindow(limit=100_000, length=0.5))
         options.setdefault("sleep", lambda seconds: time.sleep(min(seconds, 0.05)))
-        options.setdefault("retry", RetryBudget(attempts=4))
+        options.setdefault("retry", RetryBudget(attempts=4, rate_limit_seconds=20))
         return VolubileClient(simulator.url, BearerTokens(pair) if bearer else pair, **options)
 
     return make
@@ -86,7 +86,7 @@ FAULTS: list[dict[str, Any]] = [
         {"kind": "truncated"},
         {"kind": "html"},
         {"kind": "redirect", "location": "https://elsewhere.example/"},
-        {"kind": "delay", "seconds": 1.5},
+        {"kind": "delay", "seconds": 1},
     )
 ]
 #: What says no for certain.
@@ -108,7 +108,7 @@ def test_no_fault_makes_anyone_be_dialled_twice(
     """The fault hits once and everything after it goes well: whoever repeats, dials."""
     refused = fault["kind"] == "rate_limit" or fault.get("status") in {400, 401}
     simulator.fault(operation, **fault)
-    client = make(timeout=(5, 0.7))
+    client = make(timeout=(5, 0.5))
     outcome = "accepted"
     try:
         DIALS[operation](client)
@@ -116,7 +116,7 @@ def test_no_fault_makes_anyone_be_dialled_twice(
         outcome = "accepted" if unknown.accepted else "unknown"
     except VolubileError:
         outcome = "refused"
-    time.sleep(2 if fault["kind"] == "delay" else 0.3)  # whatever is still under way arrives
+    time.sleep(1.2 if fault["kind"] == "delay" else 0.1)  # whatever is still under way arrives
     taken = len(simulator.submissions())
     assert taken <= 1
     if outcome == "refused":
@@ -380,8 +380,8 @@ def test_revoked_tokens(simulator: Simulator, make: Callable[..., VolubileClient
 def test_a_full_window_costs_a_wait_and_no_failure(
     retry_after: str, simulator: Simulator, make: Callable[..., VolubileClient]
 ) -> None:
-    simulator.configure(limit=10, window=2, retry_after=retry_after)
-    client = make(window=RateWindow(limit=10, length=2), sleep=time.sleep)
+    simulator.configure(limit=10, window=1, retry_after=retry_after)
+    client = make(window=RateWindow(limit=10, length=1), sleep=time.sleep)
     with ThreadPoolExecutor(6) as pool:
         agents = list(pool.map(client.get_agent, [REMINDER_AGENT_ID] * 30))
     assert len(agents) == 30
