@@ -13,18 +13,13 @@ import pytest
 from airflow.sdk import DAG, BaseOperator
 
 from airflow_provider_volubile.simulator import Simulator
+from tests.live import connection_json
 
 
 @pytest.fixture
 def connection(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> str:
     """The default connection, to the simulator, with both keys."""
-    value = {
-        "conn_type": "volubile",
-        "host": simulator.url,
-        "password": simulator.primary_key,
-        "extra": {"secondary_api_key": simulator.secondary_key},
-    }
-    monkeypatch.setenv("AIRFLOW_CONN_VOLUBILE_DEFAULT", json.dumps(value))
+    monkeypatch.setenv("AIRFLOW_CONN_VOLUBILE_DEFAULT", connection_json(simulator))
     return "volubile_default"
 
 

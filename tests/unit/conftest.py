@@ -15,8 +15,9 @@ from airflow_provider_volubile.simulator import Simulator
 
 @pytest.fixture
 def client(simulator: Simulator) -> VolubileClient:
+    """A client that tries again at once."""
     keys = ApiKeyPair(simulator.primary_key, simulator.secondary_key, name="test")
-    return VolubileClient(simulator.url, keys, window=RateWindow(limit=100_000))
+    return VolubileClient(simulator.url, keys, window=RateWindow(limit=100_000), sleep=lambda seconds: None)
 
 
 @pytest.fixture

@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
-from airflow_provider_volubile.simulator import Simulator
-
 
 class Store:
-    """The task state store: what it hands out is a copy, as after a round trip through the database.
+    """The state store of a task or an asset. It keeps JSON, and what it hands out is a copy.
 
     :param values: what it holds already.
     """
 
     def __init__(self, values: dict[str, Any] | None = None) -> None:
-        self._values = {key: json.dumps(value) for key, value in (values or {}).items()}
-
-    @property
-    def values(self) -> dict[str, Any]:
-        return {key: json.loads(value) for key, value in self._values.items()}
+        self.values = deepcopy(values or {})
 
     def get(self, key: str, default: Any = None) -> Any:
-        return json.loads(self._values[key]) if key in self._values else default
+        return deepcopy(self.values[key]) if key in self.values else default
 
     def set(self, key: str, value: Any, *, retention: Any = None) -> None:
-        self._values[key] = json.dumps(value)
+        self.values[key] = json.loads(json.dumps(value))
 
-    def clear(self) -> None:
-        self._values.clear()
+    async def aget(self, key: str, default: Any = None) -> Any:
+        return self.get(key, default)
+
+    async def aset(self, key: str, value: Any) -> None:
+        self.set(key, value)
 
 
 class Variables(dict[str, str]):
@@ -46,31 +44,29 @@ class Variables(dict[str, str]):
         self.pop(key, None)
 
 
-def context(store: Store, *, try_number: int = 1, id: Any = None, max_tries: int = 3) -> dict[str, Any]:
-    """What Airflow hands to a task.
+def context(
+    store: Store,
+    *,
+    try_number: int = 1,
+    max_tries: int = 3,
+    map_index: int = -1,
+    clear_number: int = 0,
+    began: datetime | None = None,
+) -> dict[str, Any]:
+    """What Airflow hands to a task, whose every try has another id.
 
-    :param id: of this try; every try has another one.
+    :param began: when the Dag run began; a minute ago by default.
     """
     instance = SimpleNamespace(
         dag_id="dag",
         run_id="run",
         task_id="dial",
-        map_index=-1,
-        id=id or try_number,
+        map_index=map_index,
+        id=try_number,
         try_number=try_number,
         max_tries=max_tries,
+        get_task_states=None,
     )
-    run = SimpleNamespace(run_after=datetime.now(UTC) - timedelta(minutes=1), clear_number=0)
+    began = began or datetime.now(UTC) - timedelta(minutes=1)
+    run = SimpleNamespace(run_after=began - timedelta(hours=1), start_date=began, clear_number=clear_number)
     return {"ti": instance, "dag_run": run, "task_state_store": store}
-
-
-def connection_json(simulator: Simulator, **extra: Any) -> str:
-    """The connection to a simulator, for ``AIRFLOW_CONN_VOLUBILE_DEFAULT``."""
-    return json.dumps(
-        {
-            "conn_type": "volubile",
-            "host": simulator.url,
-            "password": simulator.primary_key,
-            "extra": {"secondary_api_key": simulator.secondary_key, **extra},
-        }
-    )

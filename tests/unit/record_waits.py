@@ -25,7 +25,8 @@ from airflow_provider_volubile.operators.campaigns import VolubileCreateCampaign
 from airflow_provider_volubile.sensors.calls import VolubileCallsSensor
 from airflow_provider_volubile.sensors.campaigns import VolubileCampaignSensor
 from airflow_provider_volubile.simulator import REMINDER_AGENT_ID, Simulator
-from tests.unit.fakes import Store, connection_json, context
+from tests.live import connection_json
+from tests.unit.fakes import Store, context
 
 DATA = Path(__file__).parent / "data"
 SEED = 7  # the simulator derives ids from it: the same requests in the same order get the same ids

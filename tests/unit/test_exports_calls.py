@@ -21,7 +21,7 @@ from airflow_provider_volubile.exports.columns import CALLS
 from airflow_provider_volubile.exports.days import check_interval, days_between, folder_of, read_moment
 from airflow_provider_volubile.exports.flatten import flat_columns
 from airflow_provider_volubile.exports.store import open_path
-from airflow_provider_volubile.simulator import FOLLOW_UP_AGENT_ID, REMINDER_AGENT_ID, Simulator
+from airflow_provider_volubile.simulator import FOLLOW_UP_AGENT_ID, REMINDER_AGENT_ID
 
 PARIS = ZoneInfo("Europe/Paris")
 UTC_ZONE = ZoneInfo("UTC")
@@ -30,11 +30,6 @@ TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 def day(ago: int) -> datetime:
     return TODAY - timedelta(days=ago)
-
-
-@pytest.fixture
-def client(simulator: Simulator) -> VolubileClient:
-    return VolubileClient(simulator.url, ApiKeyPair(simulator.primary_key), window=RateWindow())
 
 
 @pytest.fixture

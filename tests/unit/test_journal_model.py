@@ -9,7 +9,6 @@ somebody who is called twice, or the machine could not fail.
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import re
 import sys
@@ -49,6 +48,7 @@ from airflow_provider_volubile.operators.submission import SubmissionOperator
 from airflow_provider_volubile.waiting import find_calls, polling
 from airflow_provider_volubile.waiting.poll_round import poll_once
 from airflow_provider_volubile.waiting.polling import Wait
+from tests.unit import fakes
 
 AGENT = "5b0f3c52-8a0e-4a4e-9d0c-6f2b1c7e9a10"
 PHONES = [f"+3363998{n:04d}" for n in range(5)]
@@ -85,19 +85,16 @@ class ModelTime(datetime):
         ModelTime.present += timedelta(seconds=seconds)
 
 
-class Store:
-    """The task state store: JSON, and it outlives processes."""
+class Store(fakes.Store):
+    """The process may die before and after it writes."""
 
     def __init__(self, die: Callable[[], None]) -> None:
-        self.values: dict[str, str] = {}
+        super().__init__()
         self._die = die
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return json.loads(self.values[key]) if key in self.values else default
 
     def set(self, key: str, value: Any, *, retention: Any = None) -> None:
         self._die()
-        self.values[key] = json.dumps(value)
+        super().set(key, value, retention=retention)
         self._die()
 
 

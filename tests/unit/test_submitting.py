@@ -43,6 +43,7 @@ from airflow_provider_volubile.operators.submission import SubmissionOperator
 from airflow_provider_volubile.simulator import FOLLOW_UP_AGENT_ID, REMINDER_AGENT_ID, Simulator
 from airflow_provider_volubile.waiting import find_calls
 from airflow_provider_volubile.waiting.polling import wait
+from tests.unit.fakes import Store, Variables, context
 
 # Written by the code of commit 97b675b.
 VERSION_2 = Path(__file__).with_name("journal_version_2.json")
@@ -53,32 +54,6 @@ OPERATION = {"campaign": "createCampaign", "bulk": "createBulkCalls", "single": 
 
 class Crash(BaseException):
     """The process was killed."""
-
-
-class Store:
-    """The task state store."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, str] = {}
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return json.loads(self.values[key]) if key in self.values else default
-
-    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
-        self.values[key] = json.dumps(value)
-
-
-class Variables(dict[str, str]):
-    """Airflow's."""
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return super().get(key, default)
-
-    def set(self, key: str, value: str, description: str | None = None) -> None:
-        self[key] = value
-
-    def delete(self, key: str) -> None:
-        self.pop(key, None)
 
 
 @pytest.fixture(autouse=True)
@@ -147,22 +122,17 @@ class Task:
         """What a step returned or raised."""
         self.tries += 1
         ExecutorSafeguard.tracker.set(operator)
-        instance = SimpleNamespace(
-            dag_id="dag",
-            run_id="run",
-            task_id="dial",
-            map_index=self.map_index,
-            id=self.tries,
-            try_number=self.tries,
-            max_tries=self.max_tries,
-            get_task_states=None,
-        )
-        run = SimpleNamespace(
-            run_after=datetime.now(UTC) - timedelta(hours=1), start_date=self.began, clear_number=self.clear_number
-        )
-        context = {"ti": instance, "dag_run": run, "task_state_store": self.store}
         try:
-            return step(context)
+            return step(
+                context(
+                    self.store,
+                    try_number=self.tries,
+                    max_tries=self.max_tries,
+                    map_index=self.map_index,
+                    clear_number=self.clear_number,
+                    began=self.began,
+                )
+            )
         except AirflowFailException as error:
             return error.__cause__
         except BaseException as error:
@@ -257,7 +227,7 @@ def test_a_part_of_the_store_that_is_gone_is_missed(simulator: Simulator) -> Non
     task.try_()
     head = task.store.get(HEAD_KEY)
     del head["completed"]
-    task.store.values = {HEAD_KEY: json.dumps(head)}
+    task.store.values = {HEAD_KEY: head}
     assert "volubile_parts_0_0 is gone from this task's state store" in str(task.try_())
     task.store.set(HEAD_KEY, head | {"version": head["version"] + 1})
     assert "Another version of this provider" in str(task.try_())
@@ -267,7 +237,7 @@ def test_a_part_of_the_store_that_is_gone_is_missed(simulator: Simulator) -> Non
 def test_a_journal_of_version_2_goes_on(simulator: Simulator) -> None:
     """A task that an earlier version of the provider had deferred: nobody is called twice and nobody is forgotten."""
     task = Task(simulator, "single", on_unknown="resend", wait_for_completion=False)
-    task.store.values = {key: json.dumps(value) for key, value in json.loads(VERSION_2.read_text()).items()}
+    task.store.values = json.loads(VERSION_2.read_text())
     journal = SubmissionJournal.resume(task.store)
     assert journal is not None
     assert [record.state for record in journal] == ["accepted", "refused", "to_resend", "in_flight", "pending"]

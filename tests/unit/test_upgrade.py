@@ -21,7 +21,8 @@ from airflow.sdk.serde import deserialize
 from airflow_provider_volubile.calling import stopping
 from airflow_provider_volubile.calling.unknown_outcome import CREATED
 from airflow_provider_volubile.simulator import Simulator
-from tests.unit.fakes import Store, Variables, connection_json, context
+from tests.live import connection_json
+from tests.unit.fakes import Store, Variables, context
 from tests.unit.record_waits import DATA, OPERATORS, PEOPLE, SEED, SENSORS, WAYS
 
 RECORDS = {

@@ -28,6 +28,7 @@ from airflow_provider_volubile.waiting.poll_round import poll_once
 from airflow_provider_volubile.waiting.shared_poll import poll_of
 from airflow_provider_volubile.waiting.watches import CallsWatch, CampaignWatch
 from tests.live import connection_json
+from tests.unit.fakes import Store
 
 Take = Callable[[], Coroutine[Any, Any, dict[str, Any]]]
 
@@ -41,19 +42,6 @@ def _quick(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finished, "PAUSE_AFTER_ERROR", 0.1)
     simulator.configure(speed=0)  # nobody hangs up until we say so
     monkeypatch.setenv("AIRFLOW_CONN_VOLUBILE_DEFAULT", connection_json(simulator))
-
-
-class Store:
-    """An asset's state store."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
-
-    async def aget(self, key: str) -> Any:
-        return self.values.get(key)
-
-    async def aset(self, key: str, value: Any) -> None:
-        self.values[key] = value
 
 
 def trigger(store: Store | None = None, **settings: Any) -> VolubileFinishedCallTrigger:
