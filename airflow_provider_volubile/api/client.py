@@ -108,6 +108,10 @@ class VolubileClient:
         """Close idle connections. The client can still be used."""
         self._sender.transport.close()
 
+    def wait_for_place(self) -> None:
+        """Wait until the account's rate window lets a request through. Nothing is sent, and no place is taken."""
+        self._sender.wait_for_place()
+
     @property
     def rate_limit(self) -> RateLimit | None:
         """The account's limit and what is left of it, as the last answer told; None before that."""

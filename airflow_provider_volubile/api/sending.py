@@ -44,6 +44,8 @@ class Window(Protocol):
 
     def acquire(self, *, background: bool = False) -> None: ...
 
+    def wait_for_place(self) -> None: ...
+
     def observe(self, status: int, headers: Mapping[str, str], *, sent_at: float, received_at: float) -> None: ...
 
     def abandon(self) -> None: ...
@@ -138,6 +140,10 @@ class Sender:
             answer = self._exchange(message, identity)
             if identity is None or not identity.has_another(answer.status):
                 return _judge(message, identity, answer)
+
+    def wait_for_place(self) -> None:
+        """Wait until the account's window lets a request through. Nothing is sent."""
+        self._window.wait_for_place()
 
     def _exchange(self, message: Message, identity: Identity | None) -> Answer:
         """Send once, in the account's window unless the message is for another host."""

@@ -144,6 +144,7 @@ class Schedule:
             "start_date": self.start_date.isoformat(),
             "time_slots": [str(slot) for slot in self.time_slots],
             "days": list(self.days),
+            "batch_size": self.batch_size,
             "timezone": self.zone.key,
         }
 
@@ -155,7 +156,7 @@ class Schedule:
             start_date=_date(value["start_date"], zone),
             time_slots=_time_slots(value["time_slots"]),
             days=_days(value["days"]),
-            batch_size=MAX_BATCH_SIZE,
+            batch_size=value.get("batch_size", MAX_BATCH_SIZE),  # handles of earlier versions have none
             zone=zone,
         )
 
@@ -179,6 +180,19 @@ class Schedule:
                     return min(openings).astimezone(self.zone)
             day += timedelta(days=1)
         raise AssertionError("a week holds every weekday")  # pragma: no cover
+
+    def end_of_calls(self, people: int, now: datetime) -> datetime:
+        """When the first attempts of one campaign are over: the end of its last day, at ``batch_size`` people a day.
+
+        :param now: when it was submitted, aware.
+        """
+        day, left = self.next_opening(now).date(), people
+        while True:
+            if WEEKDAYS[day.weekday()] in self.days:
+                left -= self.batch_size
+                if left <= 0:
+                    return self._moment(day, self.time_slots[-1].end, 0).astimezone(self.zone)
+            day += timedelta(days=1)
 
     def _moment(self, day: date, at: time, fold: int) -> datetime:
         """A time of the campaign's clock in UTC. ``fold`` 1 is the second of two in the hour that autumn repeats."""

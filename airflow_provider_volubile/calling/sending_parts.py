@@ -65,13 +65,14 @@ def send_pending(
         before = [journal[earlier].state for earlier in range(max(number - OUTAGE, 0), number)]
         if before == ["in_flight"] * OUTAGE:
             return
-        check_stop()
         part = parts[number]
         # What was sent before may have shown up since somebody decided to send it again.
         if journal[number].state == "to_resend" and (found := kind.find(client, journal, {number: part})):
             log.info("Request %d of %d was taken after all: it is not sent again.", number + 1, len(parts))
             journal.accept_all(found)
             continue
+        client.wait_for_place()  # before the part is written down: this wait is no freeze
+        check_stop()
         not_after = time.monotonic() + SEND_WITHIN
         journal.begin(number, now=datetime.now(UTC), name=kind.name(journal.reference_of(number)))
         try:

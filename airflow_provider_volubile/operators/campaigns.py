@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from airflow_provider_volubile.calling.kinds import Campaigns
     from airflow_provider_volubile.calling.stopping import KillAction
 
-WEEK = 7 * 24 * 3600.0
 WORKING_DAYS = ("MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY")
 
 
@@ -42,6 +41,7 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
     :param timezone: IANA zone of the time slots. Documented in answers only: if the service refuses it, the campaign
         is created without it and a warning tells the zone it got.
     :param extra_fields: further members of the request, for what the service may add.
+    :param timeout: how long to wait, in seconds; by default a week after the schedule has everyone called once.
     :param on_kill_action: when a person stops the waiting task: ``pause`` the campaigns, ``cancel`` or ``leave`` them.
         Calls already placed cannot be taken back.
 
@@ -87,7 +87,7 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
         wait_for_completion: bool = True,
         wait_for: WaitFor = "ended",
         poll_interval: float = 30,
-        timeout: float = WEEK,
+        timeout: float | None = None,
         deferrable: bool = DEFERRABLE,
         on_unknown: OnUnknown = "fail",
         confirmation_timeout: float = 300,

@@ -45,6 +45,7 @@ WaitFor = Literal["ended", "transcript"]
 ON_UNKNOWN: tuple[OnUnknown, ...] = ("fail", "resend", "ask")
 # Between two looks at the task's own state while single calls are sent, in seconds.
 STATE_INTERVAL = 1.0
+WEEK = 7 * 24 * 3600.0
 DEFERRABLE: bool = conf.getboolean("operators", "default_deferrable", fallback=False)
 
 
@@ -101,7 +102,7 @@ class SubmissionOperator(VolubileOperator):
         wait_for_completion: bool = True,
         wait_for: WaitFor = "ended",
         poll_interval: float = 30,
-        timeout: float,
+        timeout: float | None,
         deferrable: bool = DEFERRABLE,
         on_unknown: OnUnknown = "fail",
         confirmation_timeout: float = 300,
@@ -290,10 +291,11 @@ class SubmissionOperator(VolubileOperator):
         check_choice("on_unknown", self.on_unknown, ON_UNKNOWN)
         check_choice("wait_for", self.wait_for, WAIT_FOR)
         check_choice("on_kill_action", self.on_kill_action, KILL_ACTIONS)
-        for name in ("poll_interval", "timeout", "confirmation_timeout"):
+        for name in ("poll_interval", "confirmation_timeout"):
             check_number(name, getattr(self, name))
-        if self.max_missing is not None:
-            check_number("max_missing", self.max_missing)
+        for name in ("timeout", "max_missing"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name))
         if self.min_success_ratio is not None:
             check_number("min_success_ratio", self.min_success_ratio, high=1)
         if not self.wait_for_completion:
@@ -478,7 +480,7 @@ class SubmissionOperator(VolubileOperator):
 
         how: dict[str, Any] = {
             "wait_for": self.wait_for,
-            "deadline": datetime.now(UTC) + timedelta(seconds=self.timeout),
+            "deadline": datetime.now(UTC) + timedelta(seconds=self._seconds_to_wait(handle)),
             "poll_interval": self.poll_interval,
         }
         if self.deferrable:
@@ -487,6 +489,28 @@ class SubmissionOperator(VolubileOperator):
             defer_wait(self, handle, volubile_conn_id=self.volubile_conn_id, on_kill_action=self.on_kill_action, **how)
         event = wait(client, handle, report=lambda progress: self.log.info("%s", progress), **how)
         return self._finish(context, event)
+
+    def _seconds_to_wait(self, handle: SubmissionHandle) -> float:
+        """``timeout``; by default a week after the schedule has everyone called once."""
+        from airflow_provider_volubile.calling.schedule import Schedule
+
+        if not (hours := handle.get("schedule")):
+            return WEEK if self.timeout is None else self.timeout
+        people = max((campaign["recipients"] for campaign in handle["campaigns"]), default=0)
+        submitted_at = datetime.fromisoformat(handle["submitted_at"])
+        end = Schedule.load(hours).end_of_calls(people, submitted_at)
+        needed = (end - submitted_at).total_seconds()
+        if self.timeout is None:
+            return WEEK + needed
+        if self.timeout < needed:
+            self.log.warning(
+                "The schedule has %d people called by %s, and no earlier. timeout ends the wait %g s before that: "
+                "raise timeout, batch_size or the hours.",
+                people,
+                f"{end:%Y-%m-%d %H:%M %Z}",
+                needed - self.timeout,
+            )
+        return self.timeout
 
     def _resume(self, context: Context) -> SubmissionJournal:
         from airflow_provider_volubile.calling.journal import SubmissionJournal
@@ -506,7 +530,9 @@ class SubmissionOperator(VolubileOperator):
         journal = self._resume(context)
         # The wait recognised these calls by their reference, which counts parts from 1.
         journal.accept_all({int(part) - 1: ids for part, ids in event["found"].items()})
-        handle = finish_wait(handle_of(journal), event, timeout=self.timeout, max_missing=self.max_missing)
+        handle = handle_of(journal)
+        timeout = self._seconds_to_wait(handle)
+        handle = finish_wait(handle, event, timeout=timeout, max_missing=self.max_missing)
         if self.outcomes_path:
             self._write_outcomes(journal, handle)
             handle["outcomes"] = str(self.outcomes_path)

@@ -158,6 +158,9 @@ class Client:
     def get_agent(self, agent_id: str) -> Agent:
         return Agent(id=agent_id, name="Model", type="OUTBOUND", active=True)
 
+    def wait_for_place(self) -> None:
+        pass
+
     def create_campaign(self, request: dict[str, Any], *, not_after: float) -> Campaign:
         def take(lag: int) -> Campaign:
             identifier = f"campaign-{len(self._service.campaigns) + 1}"

@@ -125,6 +125,21 @@ def test_an_opening_is_never_past_and_always_within_hours(now: datetime) -> None
     assert opens.weekday() in (0, 5)
 
 
+@pytest.mark.parametrize(
+    ("people", "end"),
+    [
+        (1, "2026-11-24T12:00+01:00"),
+        (100, "2026-11-24T12:00+01:00"),
+        (101, "2026-11-25T12:00+01:00"),
+        (1000, "2026-12-07T12:00+01:00"),
+    ],
+)
+def test_everyone_is_called_once_when_batch_size_allows(people: int, end: str) -> None:
+    schedule = check(batch_size=100)
+    assert schedule.end_of_calls(people, NOW).isoformat(timespec="minutes") == end
+    assert Schedule.load(schedule.dump()).end_of_calls(people, NOW) == schedule.end_of_calls(people, NOW)
+
+
 def test_hours_survive_a_trigger() -> None:
     schedule = check(time_slots=["14:00-18:30", "09:30-12:00"], days=["FRIDAY"], timezone="Europe/Lisbon")
     loaded = Schedule.load(schedule.dump())

@@ -852,3 +852,42 @@ def test_an_emptied_store_tells_the_outcomes_of_the_latest_submission(simulator:
     names = [each["name"] for each in second[key]] if kind == "campaign" else second[key]
     assert [each["name"] for each in again[key]] == names if kind == "campaign" else set(again[key]) == set(names)
     assert task.times_called == dict.fromkeys(PEOPLE, 2)
+
+
+@KINDS
+def test_waiting_for_the_rate_window_is_no_freeze(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The window stays full for longer than a request may be old."""
+
+    class Full(RateWindow):
+        waited = False
+
+        def wait_for_place(self) -> None:
+            time.sleep(0.6)
+            self.waited = True
+
+        def acquire(self, *, background: bool = False) -> None:
+            if not self.waited:
+                time.sleep(0.6)
+            self.waited = False
+            super().acquire(background=background)
+
+    monkeypatch.setattr(sending_parts, "SEND_WITHIN", 0.5)
+    task = Task(simulator, kind)
+    keys = ApiKeyPair(simulator.primary_key, simulator.secondary_key, name="test")
+    assert task.try_(VolubileClient(simulator.url, keys, window=Full(limit=100_000)))["recipients"] == 5
+
+
+@pytest.mark.parametrize(("timeout", "days"), [(None, 7 + 14), (3600, 0)])
+def test_a_campaign_is_waited_for_as_long_as_its_schedule_needs(
+    simulator: Simulator, capfd: pytest.CaptureFixture[str], timeout: float | None, days: int
+) -> None:
+    """Five people, one a day, on weekdays: nobody sets a timeout by counting that."""
+    settings = {} if timeout is None else {"timeout": timeout}
+    task = Task(simulator, "campaign", batch_size=1, days=["MONDAY", "TUESDAY"], deferrable=True, **settings)
+    deferred = task.try_()
+    assert isinstance(deferred, TaskDeferred)
+    left = datetime.fromisoformat(deferred.trigger.deadline) - datetime.now(UTC)
+    assert days <= left.days <= days + 7
+    assert ("raise timeout, batch_size or the hours" in "".join(capfd.readouterr())) == (timeout is not None)

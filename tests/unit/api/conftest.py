@@ -32,6 +32,9 @@ class Window:
         self.background: list[bool] = []
         self._lock = threading.Lock()
 
+    def wait_for_place(self) -> None:
+        pass
+
     def acquire(self, *, background: bool = False) -> None:
         with self._lock:
             self.acquired += 1
