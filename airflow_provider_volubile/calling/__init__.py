@@ -11,6 +11,7 @@ module               question it answers
 ``sending_parts``    What is sent next, and what does its answer mean?
 ``unknown_outcome``  How is a request whose answer was lost asked about or given up?
 ``stopping``         What happens to campaigns when somebody stops the task?
+``installation``     What tells this Airflow from another one on the same account?
 ``handles``          What does a submission hand over through XCom?
 ===================  ==================================================================================
 """
