@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 from collections.abc import Iterable
 from typing import NoReturn
+from urllib.parse import quote
 
 __all__ = [
     "Secret",
@@ -16,6 +19,7 @@ __all__ = [
     "mask_phone",
     "mask_phones",
     "mask_secrets",
+    "spellings",
 ]
 
 HIDDEN = "***"
@@ -24,29 +28,37 @@ HIDDEN = "***"
 _SHORT_COUNTRY_CODE = re.compile(
     r"1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]",
 )
-_SEPARATORS = re.compile(r"[\s.\-()/]+")
+_SEPARATORS = re.compile(r"[\s.\-()/_\u2010-\u2015\u2212]+|(?<=\d),(?=\d)")
 
-# Spaces (also the two unbreakable ones), dots, hyphens and brackets that people put between digits.
-_GAP = r"[ \u00a0\u202f.\-()/]{0,2}"
+# Spaces (also the unbreakable ones), dots, dashes, underscores and brackets that people put between digits, or a comma.
+_GAP = r"(?:[ \u00a0\u202f.\-()/_\u2010-\u2015\u2212]{0,2}|,)"
+# A plus, also as URLs, JSON and HTML write it.
+_A_PLUS = r"(?:\+|%(?:25){0,4}2B|\\{1,16}u002B|&\#(?:43|x2B);|&plus;)"
 
 _KEEP = r"""
     (?P<keep>
-        \b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b             # UUID
-      | \b\d{4}-\d\d-\d\d(?:[T_ ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)?(?:[+-]\d\d:?\d\d(?!\d))?  # ISO moment
-      | \b\d\d[-/.]\d\d[-/.]\d{4}\b                                                    # day first
-      | \b0\.\d+                                                                         # fraction
+        # UUID, and other hexadecimal ids
+        \b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b
+      | \b(?=[0-9]*[a-f])[0-9a-f]{12,}\b
+        # ISO moment
+      | \b(?:19|20)\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])(?!\d)
+        (?:[T_ ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)?(?:[+-]\d\d:?\d\d(?!\d))?
+        # day first
+      | \b\d\d[-/.]\d\d[-/.]\d{4}\b
+        # fraction
+      | \b0\.\d+
     )
 """
 _KEEP_OR_PHONE = re.compile(
     rf"""
     {_KEEP}
     | (?P<phone>
-        (?:\+|%(?:25)*2B)[ ]?\(?[1-9](?:\d{{6,14}}|(?:{_GAP}\d){{6,14}})(?!\d)   # E.164, its + also as in URLs
-      | (?<![0-9A-Za-z])
+        {_A_PLUS}[ ]?\(?[1-9](?:\d{{6,14}}|(?:{_GAP}\d){{6,14}})(?!\d)   # E.164, its + also as in URLs
+      | (?<!\d)
         (?: 00[ ]?[1-9](?:\d{{6,14}}|(?:{_GAP}\d){{6,14}})          # international prefix
           | 0[1-9](?:{_GAP}\d\d){{4}}\d?                           # French national, and longer ones
           | 33[1-9]\d{{8}}                                         # French without its +
-        )(?![0-9A-Za-z])
+        )(?!\d)
     )
     """,
     re.VERBOSE | re.IGNORECASE,
@@ -54,7 +66,7 @@ _KEEP_OR_PHONE = re.compile(
 _KEEP_OR_DIGITS = re.compile(
     rf"{_KEEP} | (?P<phone> (?<![0-9A-Za-z]) \(?\d (?:{_GAP}\d){{7,14}} (?![0-9A-Za-z]) )", re.VERBOSE | re.IGNORECASE
 )
-_PLUS = re.compile(r"^\s*(?:%(?:25)*2B)", re.IGNORECASE)
+_PLUS = re.compile(rf"^\s*{_A_PLUS}", re.IGNORECASE)
 # What people are read from; without blanks, so that no sentence that ends in one passes for it.
 _FILE = re.compile(r"[^\s,;\[{]+\.(?:csv|jsonl|ndjson|json|parquet)(?:\.gz)?", re.IGNORECASE)
 
@@ -123,10 +135,25 @@ def is_file(text: str) -> bool:
     return _FILE.fullmatch(text) is not None
 
 
+def spellings(secret: str) -> set[str]:
+    """How a service may write a secret that it echoes: plain, percent-encoded, as HTML or JSON, in UTF-16."""
+    return {
+        secret,
+        quote(secret),
+        quote(secret, safe=""),
+        html.escape(secret),
+        html.escape(secret, quote=False),
+        json.dumps(secret)[1:-1],
+        json.dumps(secret)[1:-1].replace("/", "\\/"),
+        "\0".join(secret),
+    }
+
+
 def mask_secrets(text: str, secrets: Iterable[str]) -> str:
     """Take known secrets out of a text, such as what a server says about a request that held them."""
     for secret in secrets:
-        text = text.replace(secret, HIDDEN)
+        for spelling in spellings(secret):
+            text = text.replace(spelling, HIDDEN)
     return text
 
 

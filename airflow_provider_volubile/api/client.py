@@ -40,6 +40,7 @@ from airflow_provider_volubile.exceptions import (
     VolubileUnknownOutcome,
     without_frames,
 )
+from airflow_provider_volubile.masking import mask_digits
 
 log = logging.getLogger(__name__)
 
@@ -341,8 +342,9 @@ class VolubileClient:
         with suppress(VolubileProtocolError):
             campaign = read_one(routes.CREATE_CAMPAIGN, answer, Campaign)
         if campaign is None:
+            name = mask_digits(repr(body.get("name")))
             raise VolubileUnknownOutcome(
-                f"createCampaign: the campaign {body.get('name')!r} was accepted ({answer.status}), but the answer "
+                f"createCampaign: the campaign {name} was accepted ({answer.status}), but the answer "
                 "does not tell its id. Do not create it again: find its calls by its name, or look in the dashboard.",
                 operation=routes.CREATE_CAMPAIGN.operation,
                 status=answer.status,

@@ -28,6 +28,7 @@ from airflow_provider_volubile.exceptions import (
     VolubileUnavailable,
     VolubileUnknownOutcome,
 )
+from airflow_provider_volubile.masking import spellings
 
 log = logging.getLogger(__name__)
 
@@ -202,9 +203,15 @@ def _no_answer(message: Message, fault: ConnectionFault) -> Exception:
 def _without(secrets: tuple[str, ...], answer: Answer) -> Answer:
     """An answer that does not repeat who asked: its texts go to XCom and to files, which nothing masks."""
     body = answer.body or b""
-    echoed = [secret.encode() for secret in secrets if len(secret) >= _RECOGNISABLE and secret.encode() in body]
-    for secret in echoed:
-        body = body.replace(secret, b"***")
+    echoed = {
+        spelling.encode("latin-1")
+        for secret in secrets
+        if len(secret) >= _RECOGNISABLE
+        for spelling in spellings(secret)
+        if spelling.encode("latin-1") in body
+    }
+    for spelling in echoed:
+        body = body.replace(spelling, b"***")
     return replace(answer, body=body) if echoed else answer
 
 

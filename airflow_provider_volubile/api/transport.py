@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import socket
 import ssl
 import threading
@@ -367,8 +368,10 @@ def describe(error: BaseException, timeout: tuple[float, float]) -> str:
     elif first(ConnectionResetError, ConnectionAbortedError, BrokenPipeError):
         reason = "the connection was reset"
     elif system := next((cause for cause in causes if type(cause) is OSError), None):
-        # Without an errno: from a proxy's refusal or a missing CA bundle, fit for people.
-        reason = os.strerror(system.errno) if system.errno else mask_phones(str(system)[:200])
+        # Without an errno: from a missing CA bundle, or a proxy's refusal, whose own words may repeat its password.
+        refusal = re.match(r"Tunnel connection failed: (\d{3})", str(system))
+        reason = f"it answered {refusal[1]}" if refusal else mask_phones(str(system)[:200])
+        reason = os.strerror(system.errno) if system.errno else reason
     elif first(urllib3.exceptions.DecodeError):
         reason = "its compression is broken"
     elif first(HTTPException, urllib3.exceptions.ProtocolError):

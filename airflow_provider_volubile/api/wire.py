@@ -94,6 +94,11 @@ def check_id(identifier: Any, what: str = "id") -> str:
     return text
 
 
+def _shown(value: Any) -> str:
+    """What a message says of a value that was given: it may be a number in the wrong place."""
+    return mask_digits(repr(value)[:80])
+
+
 def page_query(page: int, size: int, sort: str | None = None) -> dict[str, str | int]:
     """Paging. Documented: pages from 1, at most 100 items, the form of ``sort``. Inferred: the three names."""
     if page < 1:
@@ -103,7 +108,7 @@ def page_query(page: int, size: int, sort: str | None = None) -> dict[str, str |
     query: dict[str, str | int] = {"page": page, "size": size}
     if sort is not None:
         if not _SORT.fullmatch(sort):
-            raise VolubileInputError(f"sort {sort!r} is not of the form 'property,ASC' or 'property,DESC'.")
+            raise VolubileInputError(f"sort {_shown(sort)} is not of the form 'property,ASC' or 'property,DESC'.")
         query["sort"] = sort
     return query
 
@@ -245,7 +250,7 @@ def context_values(context: Mapping[str, Any]) -> dict[str, Any]:
     sent: dict[str, Any] = {}
     for key, value in context.items():
         if not isinstance(key, str) or not key:
-            raise VolubileInputError(f"context key {key!r} is not a text: the agent's prompt could not name it.")
+            raise VolubileInputError(f"context key {_shown(key)} is not a text: the agent's prompt could not name it.")
         if key == "system":
             raise VolubileInputError("context key 'system' is reserved: the service fills it in itself.")
         if value is None:
@@ -345,7 +350,7 @@ def check_timezone(name: Any) -> None:
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError, TypeError):
-        raise VolubileInputError(f"timezone {name!r} is not an IANA name such as Europe/Paris.") from None
+        raise VolubileInputError(f"timezone {_shown(name)} is not an IANA name such as Europe/Paris.") from None
 
 
 def _recipients(recipients: Iterable[RecipientLike]) -> list[dict[str, Any]]:
@@ -367,9 +372,9 @@ def agent_body(changes: Mapping[str, Any]) -> dict[str, Any]:
         raise VolubileInputError(f"no changes given: an agent can change {', '.join(AGENT_CHANGES)}.")
     for name, value in changes.items():
         if name not in AGENT_CHANGES:
-            raise VolubileInputError(f"an agent's {name!r} cannot be changed, only {', '.join(AGENT_CHANGES)}.")
+            raise VolubileInputError(f"an agent's {_shown(name)} cannot be changed, only {', '.join(AGENT_CHANGES)}.")
         if type(value) is not AGENT_CHANGES[name] or value == "":
-            raise VolubileInputError(f"an agent's {name!r} must be a {AGENT_CHANGES[name].__name__}: {value!r}.")
+            raise VolubileInputError(f"an agent's {name!r} must be a {AGENT_CHANGES[name].__name__}, and not empty.")
     return dict(changes)
 
 

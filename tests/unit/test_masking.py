@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import html
+import json
 import random
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import pytest
@@ -77,6 +81,17 @@ def test_a_mask_shows_country_one_digit_and_the_last_two(phone: str) -> None:
         ("2025-11-12 0639980142", "2025-11-12 06 ** ** ** 42"),
         ("2025-11-12T10:02:11+33639980142", "2025-11-12T10:02:11+33 6 ** ** ** 42"),
         ("already +33 6 ** ** ** 42", "already +33 6 ** ** ** 42"),
+        (r'"{\"phone\": \"\u002B33639980142\"}"', r'"{\"phone\": \"+33 6 ** ** ** 42\"}"'),
+        (r"\\u002b33639980142", "+33 6 ** ** ** 42"),
+        ("&#43;33639980142 or &#x2B;33639980142", "+33 6 ** ** ** 42 or +33 6 ** ** ** 42"),
+        ("06\u201339\u201398\u201301\u201342", "06 ** ** ** 42"),
+        ("+33\u20116\u201139\u201198\u201101\u201142", "+33 6 ** ** ** 42"),
+        ("06,39,98,01,42", "06 ** ** ** 42"),
+        ("06_39_98_01_42", "06 ** ** ** 42"),
+        ("0639-98-0142", "06 ** ** ** 42"),
+        ("tel0639980142x", "tel06 ** ** ** 42x"),
+        ("x33639980142y", "x+33 6 ** ** ** 42y"),
+        ("at 2025-11-12T10:02:11.123456Z, of 100, 200, 300", "at 2025-11-12T10:02:11.123456Z, of 100, 200, 300"),
     ],
 )
 def test_numbers_in_a_text_are_masked(text: str, masked: str) -> None:
@@ -204,3 +219,29 @@ def test_a_number_in_place_of_a_name_is_masked(name: str, is_one: bool) -> None:
 
 def test_secrets_are_masked() -> None:
     assert mask_secrets("key abc and def", ["abc", "def"]) == "key *** and ***"
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        str,
+        quote,
+        lambda key: quote(key, safe=""),
+        html.escape,
+        lambda key: json.dumps(key)[1:-1],
+        lambda key: json.dumps(key)[1:-1].replace("/", r"\/"),
+        lambda key: key.encode("utf-16-le").decode("latin-1"),
+        lambda key: key.encode("utf-16-be").decode("latin-1"),
+    ],
+)
+def test_a_secret_is_found_in_every_spelling_that_services_use(spell: Callable[[str], str]) -> None:
+    secret = 'vk/1+Q=%"9f3K&x'
+    masked = mask_secrets(f"key {spell(secret)}, and", [secret])
+    assert masked.replace("\0", "") == "key ***, and"
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("run", ["\\", "%25", "0", "0 ", "a", "+", "1-", "&#43;", "39,"])
+def test_a_long_run_takes_no_time_by_its_square(run: str) -> None:
+    """It holds the interpreter's lock: a triggerer would stand still for as long."""
+    mask_digits(run * 200_000 + "x")
