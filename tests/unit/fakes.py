@@ -65,7 +65,7 @@ def context(
         id=try_number,
         try_number=try_number,
         max_tries=max_tries,
-        get_task_states=None,
+        get_task_states=lambda **_: {"run": {"dial": "running"}},
     )
     began = began or datetime.now(UTC) - timedelta(minutes=1)
     run = SimpleNamespace(run_after=began - timedelta(hours=1), start_date=began, clear_number=clear_number)
