@@ -44,6 +44,9 @@ from airflow_provider_volubile.masking import mask_digits
 
 log = logging.getLogger(__name__)
 
+# One refusal may be a passing fault. After so many, lists are asked for without an order.
+SORT_REFUSALS = 3
+
 TRANSCRIPT_LIMIT = 64 * 2**20
 
 
@@ -91,7 +94,9 @@ class VolubileClient:
             background=background,
             sleep=sleep,
         )
-        self._sort_refused = False
+        #: Whether calls can be listed in an order: None until a page came in one, or was refused a few times.
+        self._sorts: bool | None = None
+        self._sort_refusals = 0
         self._filter_ignored = False
 
     def __repr__(self) -> str:
@@ -181,19 +186,27 @@ class VolubileClient:
         filters = wire.call_query(
             agent_id=agent_id, phone=phone, campaign=campaign, from_date=from_date, to_date=to_date
         )
-        if self._sort_refused:
+        # Which properties can be sorted by is not documented. A listing that began without an order goes on so.
+        if self._sorts is False or (self._sort_refusals and page > 1):
             sort = None
+        query = filters | wire.page_query(page, size, sort)
         answer = None
         try:
-            answer = self._send(routes.LIST_CALLS, params=filters | wire.page_query(page, size, sort))
+            answer = self._send(routes.LIST_CALLS, params=query)
         except VolubileRequestRefused as refused:
             if refused.status != 400 or sort is None:
                 raise
-        if answer is None:  # perhaps it was the order, whose properties are not documented
-            answer = self._send(routes.LIST_CALLS, params=filters | wire.page_query(page, size))
-            log.warning("listCalls: the order %r was refused; calls are listed without one from now on.", sort)
-            self._sort_refused = True
+        if answer is None and self._sorts:  # the refusal was not about the order
+            answer = self._send(routes.LIST_CALLS, params=query)
+        elif answer is None:
             sort = None
+            answer = self._send(routes.LIST_CALLS, params=filters | wire.page_query(page, size))
+            self._sort_refusals += 1
+            if self._sort_refusals == SORT_REFUSALS:
+                self._sorts = False
+                log.warning("listCalls refuses an order: calls are listed without one from now on.")
+        if sort is not None:
+            self._sorts, self._sort_refusals = True, 0
         found = read_page(routes.LIST_CALLS, answer, Call, size, sort)
         if agent_id is None and phone is None:
             return found

@@ -180,6 +180,26 @@ def test_filters_and_order(simulator: Simulator, volubile: VolubileClient) -> No
     assert len(list(volubile.iter_calls(from_date=today.replace(year=today.year - 5, day=1), to_date=today))) <= 250
 
 
+@pytest.mark.parametrize("listed_before", [False, True])
+def test_one_refusal_of_a_list_does_not_take_its_order_for_good(
+    simulator: Simulator, volubile: VolubileClient, listed_before: bool
+) -> None:
+    if listed_before:
+        assert volubile.list_calls().sort == wire.NEWEST_FIRST
+    simulator.fault("listCalls", "status", status=400)
+    assert volubile.list_calls().sort == (wire.NEWEST_FIRST if listed_before else None)
+    assert volubile.list_calls().sort == wire.NEWEST_FIRST
+
+
+def test_a_service_that_refuses_an_order_is_asked_without_one_after_a_few_lists(
+    simulator: Simulator, volubile: VolubileClient
+) -> None:
+    simulator.configure(sort="refused")
+    for _ in range(5):
+        assert [volubile.list_calls(page=page).sort for page in (1, 2)] == [None, None]
+    assert simulator.request_summary()["listCalls"] == {"200": 10, "400": 3}
+
+
 def test_a_list_that_grows_while_it_is_read(simulator: Simulator, volubile: VolubileClient) -> None:
     simulator.load_calls(30)
     before = {call.id for call in volubile.iter_calls()}
