@@ -5,8 +5,9 @@ request that dials is written down before it is sent ("in flight") and again whe
 a store that outlives retries, deferrals and dead workers: Airflow's task state store. A new try reads it first.
 
 The order is the whole protection: write "in flight", send, write "accepted". If the process dies in between, the part
-stays in flight, and a part in flight is never simply sent again. Two processes of one task cannot both write: Airflow
-gives every try another id and refuses the store to the earlier one.
+stays in flight, and a part in flight is never simply sent again. Airflow gives every try another id and refuses the
+store to the earlier one, when its API server checks the id: a write that was checked before the new try began may
+still arrive after it. So a process also sends nothing two minutes after it began to write (``SEND_WITHIN``).
 
 Versions: this module writes :data:`VERSION` and reads all of :data:`READABLE`, since a campaign may wait for a week
 across an upgrade. What it cannot read stops the task before anything is sent. Raise ``VERSION`` when an older provider

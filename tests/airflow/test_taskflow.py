@@ -150,7 +150,7 @@ def test_mapped_tasks_do_not_affect_each_other(run_dag: RunDag, simulator: Simul
             else:
                 assert len(handle["call_ids"]) == len(batch)
     names = [ran.xcom("campaign", map_index=index)["campaigns"][0]["name"] for index in range(2)]
-    assert all(re.fullmatch(r"Winter tyres \[[0-9a-f]{16}-1\]", name) for name in names)
+    assert all(re.fullmatch(r"Winter tyres \[[0-9a-f]{20}-1\]", name) for name in names)
     assert names[0] != names[1], "one name for two campaigns would mix their calls"
     contexts = {entry["phone"]: entry["context"]["n"] for entry in ledger if "n" in entry["context"]}
     assert contexts == {kwargs["phone"]: str(kwargs["call_context"]["n"]) for kwargs in one_by_one}
