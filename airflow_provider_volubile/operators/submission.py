@@ -565,7 +565,7 @@ class SubmissionOperator(VolubileOperator):
         write_outcomes(
             str(self.outcomes_path),
             self.hook.client(),
-            watches_for(handle, wait_for=self.wait_for),
+            watches_for(handle),
             (person.phone for person in people),
             redial=Redial.parse(handle.get("redial")),
             refused={
