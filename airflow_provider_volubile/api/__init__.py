@@ -14,8 +14,8 @@ module               question it answers
 ``transport``        How does one request leave this machine, and did it?
 ``headers``          What do ``Retry-After`` and ``X-RateLimit-*`` say?
 ``rate_window``      May a request be sent now, or is the account's window full?
-``addresses``        Is this URL the API, a proxy or this machine?
+``addresses``        Is this URL the API, a proxy, this machine or a private network?
 ``recordings``       How is the audio of a call found and streamed?
-``url_redaction``    How do our URLs stay out of urllib3's logs?
+``url_redaction``    How do our URLs stay out of logs, traces and error trackers?
 ===================  ==================================================================================
 """
