@@ -13,7 +13,7 @@ from tests.airflow.helpers import REMINDER, configure, numbers, phones
 pytestmark = pytest.mark.airflow
 
 
-@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize("deferrable", [True])
 def test_everyone_gets_an_outcome_whatever_the_form(
     run_dag: RunDag, simulator: Simulator, caplog: pytest.LogCaptureFixture, deferrable: bool
 ) -> None:

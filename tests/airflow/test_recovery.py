@@ -32,13 +32,13 @@ def _fast(simulator: Simulator) -> None:
     simulator.configure(speed=3000, dial_interval=0)
 
 
-@pytest.fixture(params=[False, True], ids=["in its worker", "deferred"])
-def deferrable(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
+def ways(*ways: str) -> pytest.MarkDecorator:
+    """Kinds of submissions, each ``deferred`` or in its ``worker``.
 
-
-def kinds(*names: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("kind", names)
+    Once is enough for each: tests/unit/test_submitting.py and the model try every kind both ways, without Airflow.
+    """
+    pairs = [(kind, where == "deferred") for kind, where in (way.split() for way in ways)]
+    return pytest.mark.parametrize(("kind", "deferrable"), pairs, ids=ways)
 
 
 def dialling(kind: str, people: Any = PEOPLE, **changes: Any) -> BaseOperator:
@@ -108,7 +108,7 @@ def check(ran: Ran, simulator: Simulator, kind: str, *, calls: int = 1) -> None:
 # --- lost answers ---
 
 
-@kinds("campaign", "bulk", "call")
+@ways("campaign deferred", "call worker")
 def test_what_was_taken_is_found_by_the_next_try(
     run_dag: RunDag, simulator: Simulator, kind: str, deferrable: bool
 ) -> None:
@@ -120,7 +120,7 @@ def test_what_was_taken_is_found_by_the_next_try(
     assert sent(simulator, kind) == 1
 
 
-@kinds("campaign", "bulk", "single")
+@ways("campaign deferred", "single worker")
 def test_what_is_not_found_fails_without_a_retry_and_says_how_to_go_on(
     run_dag: RunDag, simulator: Simulator, kind: str, deferrable: bool
 ) -> None:
@@ -157,7 +157,7 @@ def test_what_is_not_found_fails_without_a_retry_and_says_how_to_go_on(
 
 
 @pytest.mark.parametrize("losses", [1, 2])
-@kinds("campaign", "bulk", "call")
+@ways("bulk deferred")
 def test_it_is_sent_again_exactly_once_where_that_is_wanted(
     run_dag: RunDag, simulator: Simulator, kind: str, deferrable: bool, losses: int
 ) -> None:
@@ -189,7 +189,7 @@ def test_it_is_sent_again_exactly_once_where_that_is_wanted(
 # --- clears ---
 
 
-@kinds("campaign", "bulk", "call")
+@ways("campaign worker", "bulk deferred")
 def test_a_task_cleared_after_its_success_calls_no_one(
     run_dag: RunDag, simulator: Simulator, capfd: pytest.CaptureFixture[str], kind: str, deferrable: bool
 ) -> None:
@@ -204,7 +204,7 @@ def test_a_task_cleared_after_its_success_calls_no_one(
     )
 
 
-@kinds("campaign", "bulk", "call")
+@ways("campaign deferred")
 def test_people_are_called_again_on_purpose(run_dag: RunDag, simulator: Simulator, kind: str, deferrable: bool) -> None:
     requests = []
     tasks = []
@@ -230,7 +230,7 @@ def test_people_are_called_again_on_purpose(run_dag: RunDag, simulator: Simulato
 # --- changed inputs ---
 
 
-@kinds("campaign", "bulk", "single")
+@ways("bulk deferred", "single worker")
 def test_inputs_that_changed_after_something_was_accepted_fail_with_both_counts(
     run_dag: RunDag,
     simulator: Simulator,
@@ -277,6 +277,7 @@ def test_inputs_that_changed_after_something_was_accepted_fail_with_both_counts(
 # --- nobody lost ---
 
 
+@pytest.mark.parametrize("deferrable", [True], ids=["deferred"])
 def test_everybody_is_settled_never_dialled_or_rejected(
     run_dag: RunDag, simulator: Simulator, deferrable: bool
 ) -> None:
@@ -299,6 +300,7 @@ def test_everybody_is_settled_never_dialled_or_rejected(
     assert sum(handle["counts"].values()) + handle["rejected"] == len(rows)
 
 
+@pytest.mark.parametrize("deferrable", [True], ids=["deferred"])
 def test_people_whose_calls_never_show_up_are_an_error(run_dag: RunDag, simulator: Simulator, deferrable: bool) -> None:
     simulator.configure(bulk_answer="empty", list_lag=3600)
     failures = Failures()

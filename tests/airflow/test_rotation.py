@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import logging
 import os
 import threading
@@ -38,7 +39,7 @@ AN_ID = "11111111-2222-3333-4444-555555555555"
 PEOPLE = [{"phone": f"+3363998{n:04d}"} for n in range(8)]
 REFUSED = "Connection 'volubile_default': the primary API key was refused (401), the secondary one works and is used"
 #: How many tokens a wait outlives. At two seconds each, 30 are a minute; a suite has less time.
-LIVES = int(os.environ.get("TOKEN_LIVES", "4"))
+LIVES = int(os.environ.get("TOKEN_LIVES", "2"))
 
 
 @pytest.fixture(autouse=True)
@@ -139,8 +140,7 @@ def assert_rotated(simulator: Simulator, mode: str, caplog: pytest.LogCaptureFix
     assert_one_warning(caplog)
 
 
-@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "in its worker"])
-@pytest.mark.parametrize("make", [campaign, bulk])
+@pytest.mark.parametrize(("make", "deferrable"), [(campaign, True), (bulk, False)])
 def test_a_wait_survives_a_revoked_primary_key(
     make: Callable[..., BaseOperator],
     deferrable: bool,
@@ -174,7 +174,9 @@ EXPORTS: dict[type[BaseOperator], str] = {
 }
 
 
-@pytest.mark.parametrize("operator", EXPORTS)
+@pytest.mark.parametrize(
+    ("operator", "mode"), zip(EXPORTS, ["bearer", "api_key", "bearer"], strict=True), indirect=["mode"]
+)
 def test_an_export_survives_a_revoked_primary_key(
     operator: type[BaseOperator],
     mode: str,
@@ -242,7 +244,15 @@ def assert_failed_at_once(ran: Ran, printed: str) -> None:
     assert "https://eu.volubile.ai/integrations/api" in printed
 
 
-@pytest.mark.parametrize("make", [bulk, campaign, sensor, update_agent, transcript, *map(export, EXPORTS)])
+@pytest.mark.parametrize(
+    ("make", "mode"),
+    zip(
+        [bulk, campaign, sensor, update_agent, transcript, *map(export, EXPORTS)],
+        itertools.cycle(["bearer", "api_key"]),
+        strict=False,
+    ),
+    indirect=["mode"],
+)
 def test_a_task_with_two_revoked_keys_fails_without_a_retry_and_says_where_to_look(
     make: Callable[..., BaseOperator],
     mode: str,
@@ -261,7 +271,9 @@ def test_a_task_with_two_revoked_keys_fails_without_a_retry_and_says_where_to_lo
     assert refusals(simulator) == 2
 
 
-@pytest.mark.parametrize("make", [bulk, campaign, sensor])
+@pytest.mark.parametrize(
+    ("make", "mode"), [(bulk, "bearer"), (campaign, "api_key"), (sensor, "api_key")], indirect=["mode"]
+)
 def test_a_deferred_task_with_two_revoked_keys_fails_without_a_retry(
     make: Callable[..., BaseOperator],
     mode: str,
@@ -310,8 +322,7 @@ def test_the_daily_check_succeeds_while_both_keys_work(
     assert "accepts both API keys" in "".join(capfd.readouterr())
 
 
-@pytest.mark.parametrize("auth_mode", ["api_key", "bearer"])
-@pytest.mark.parametrize("gone", ["primary", "secondary"])
+@pytest.mark.parametrize(("gone", "auth_mode"), [("primary", "api_key"), ("secondary", "bearer")])
 def test_the_daily_check_fails_and_names_the_key_that_no_longer_works(
     gone: Any,
     auth_mode: str,
@@ -348,8 +359,7 @@ def test_the_daily_check_retries_when_the_service_does_not_answer(key_check: DAG
 # --- tokens ---
 
 
-@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "in its worker"])
-@pytest.mark.parametrize("make", [campaign, bulk])
+@pytest.mark.parametrize(("make", "deferrable"), [(campaign, True), (bulk, False)])
 def test_a_wait_outlives_its_tokens(
     make: Callable[..., BaseOperator],
     deferrable: bool,

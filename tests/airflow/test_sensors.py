@@ -69,7 +69,7 @@ def test_a_sensor_waits_for_calls_of_handles_and_ids(run_dag: RunDag, simulator:
     assert simulator.summary()["max_attempts"] == 1
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
 def test_a_sensor_finds_calls_that_a_handle_does_not_name(
     run_dag: RunDag, simulator: Simulator, tmp_path: Path, mode: str
 ) -> None:
@@ -146,7 +146,7 @@ def test_a_sensor_waits_for_campaigns_of_handles_and_ids(run_dag: RunDag, simula
     assert simulator.summary()["calls"] == 12, "the sensors waited for the second attempts too"
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["reschedule"])
 def test_a_sensor_for_an_unknown_object_fails_at_once_and_disturbs_no_other(
     run_dag: RunDag, simulator: Simulator, mode: str
 ) -> None:
