@@ -215,25 +215,35 @@ def _check_success(
 
 
 def _check_unknown(verdict: Verdict, case: _Case, log: str) -> None:
-    """Check that all requests before the named one were called, and that its outcome really is unknown."""
-    named = re.findall(UNKNOWN + r" (?:campaign '[^']*-(\d+)\]'|request (\d+) of)", log)
-    number = int("".join(named[-1])) - 1 if named else -1
-    attempt = case.last.get(number)
-    # With any other end, the service accepted the request, or certainly did not.
-    is_unknown = attempt is not None and (
-        attempt.how in (None, SILENT, BEGIN_LOST, NOT_BEGUN) or (attempt.how != ACCEPTED and not attempt.is_written)
-    )
-    if not is_unknown or attempt not in case.excused:
-        verdict.wrong_reports.append(f"{case.task}: request {number + 1} is reported, but nothing befell it: {attempt}")
-        verdict.lost += case.missing(case.parts)
-        return
-    missing = case.missing(case.parts[:number])
+    """Check that the outcome of every named request really is unknown, and that all others were called.
+
+    Requests that the task says it did not send are the last ones.
+    """
+    report = log[log.rindex(UNKNOWN) :].partition("was created")[0]
+    named = {int("".join(found)) - 1 for found in re.findall(r"campaign '[^']*-(\d+)\]'|request (\d+) of", report)}
+    held_back = re.search(r"(\d+) requests after them were not sent", report)
+    others = [number for number in range(len(case.parts)) if number not in named]
+    sent = others[: len(others) - int(held_back[1])] if held_back else others
+    for number in sorted(named) or [-1]:
+        attempt = case.last.get(number)
+        # With any other end, the service accepted the request, or certainly did not.
+        is_unknown = attempt is not None and (
+            attempt.how in (None, SILENT, BEGIN_LOST, NOT_BEGUN) or (attempt.how != ACCEPTED and not attempt.is_written)
+        )
+        if not is_unknown or attempt not in case.excused:
+            verdict.wrong_reports.append(
+                f"{case.task}: request {number + 1} is reported, but nothing befell it: {attempt}"
+            )
+            verdict.lost += case.missing(case.parts)
+            return
+    missing = case.missing([case.parts[number] for number in sent])
     refused = case.refused().intersection(missing)
     verdict.rejected += len(refused)
     verdict.lost += [phone for phone in missing if phone not in refused]
-    left = [phone for part in case.parts[number:] for phone in part]
+    left = [phone for number, part in enumerate(case.parts) if number not in sent for phone in part]
     if called := [phone for phone in left if phone in case.calls]:
-        verdict.wrong_reports.append(f"{case.task}: request {number + 1} is reported, but {called} were called")
+        numbers = ", ".join(str(number + 1) for number in sorted(named))
+        verdict.wrong_reports.append(f"{case.task}: request {numbers} is reported, but {called} were called")
     else:
         verdict.unknown.append(str(case.task))
         verdict.left += len(left)

@@ -186,6 +186,19 @@ def test_the_judge_reports_an_unexplained_unknown_outcome_as_lost(
     assert verdict.wrong_reports
 
 
+def test_the_judge_expects_the_other_requests_to_be_called() -> None:
+    lost = request("createBulkCalls", 1.2, fault="drop", status=None)
+    evidence = bulk(called=PEOPLE[3:], second=replace(SILENT, part=0), requests=[lost])
+    evidence = replace(evidence, attempts=evidence.attempts[1:], logs={BULK: UNKNOWN.replace("2 of", "1 of")})
+    verdict = judge(evidence)
+    assert verdict.is_good
+    assert verdict.left == 3
+    nobody = replace(evidence, ledger=[])
+    assert judge(nobody).lost == PEOPLE[3:]
+    not_sent = UNKNOWN.replace("2 of 2", "1 of 2 (1 requests after them were not sent)")
+    assert judge(replace(nobody, logs={BULK: not_sent})).left == 4
+
+
 @pytest.mark.parametrize("before", [[], [replace(TOKENLESS, began=0.6, ended=0.9, is_written=True)]])
 def test_a_killed_airflow_may_not_show_that_a_request_began(before: list[Attempt]) -> None:
     """The answer to the write is lost, and Airflow refuses the repetition."""
