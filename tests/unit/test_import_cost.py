@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = "airflow_provider_volubile"
 # What Airflow asks of a task before it runs: its class, its parameters, and nothing that sends, waits or writes.
 PARSED = {

@@ -584,6 +584,7 @@ def _changed_inputs_are_sent(model: pytest.MonkeyPatch) -> None:
     model.setattr(submissions, "fingerprint", lambda *_: "the same")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "switch_off",
     [

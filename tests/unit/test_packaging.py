@@ -18,7 +18,7 @@ import pytest
 from airflow_provider_volubile import __version__
 
 # One worker builds it, for all.
-pytestmark = pytest.mark.xdist_group("packaging")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("packaging")]
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "airflow_provider_volubile"

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from tests.benchmarks.pacing_world import Client, Server, World, race
 
+pytestmark = pytest.mark.slow
+
 SEEDS = range(3)
 
 CIRCUMSTANCES: Mapping[str, dict[str, object]] = {
