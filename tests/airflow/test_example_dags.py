@@ -1,6 +1,6 @@
 """The example Dags, each run as it stands in dags/; the simulator's ledger is the judge.
 
-The campaign is run in tests/e2e, the check of both keys in test_rotation.py.
+The campaign is run in test_whole_airflow.py and by the quickstart, the check of both keys in test_rotation.py.
 """
 
 from __future__ import annotations

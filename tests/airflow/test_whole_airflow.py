@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import shutil
 import signal
 import sqlite3
 import subprocess
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
@@ -21,7 +23,6 @@ import requests
 from airflow_provider_volubile.calling.unknown_outcome import CREATED, SEND, STOP
 from airflow_provider_volubile.simulator import Simulator
 from tests.airflow.helpers import FOLLOW_UP, REMINDER, numbers, phones
-from tests.e2e.test_campaign_dag import check_against_the_ledger
 from tests.live import LiveAirflow, free_port, live_airflow
 
 pytestmark = [pytest.mark.airflow, pytest.mark.xdist_group("whole_airflow")]
@@ -155,6 +156,33 @@ def noticed(airflow: LiveAirflow, run: str, task: str) -> bool:
 
 
 # --- waiting ---
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def check_against_the_ledger(output: Path, simulator: Simulator) -> None:
+    """Check that every recipient has the outcome of the ledger and was dialled at most three times."""
+    dialled = defaultdict(list)
+    for entry in simulator.ledger():
+        dialled[entry["phone"]].append(entry)
+    outcomes = rows(next(output.rglob("outcomes.jsonl.gz")))
+    assert len(outcomes) == 24
+    assert {row["phone"] for row in outcomes} == set(dialled)
+    for row in outcomes:
+        calls = sorted(dialled[row["phone"]], key=lambda entry: entry["attempt"])
+        assert row["settled"]
+        assert row["attempts"] == len(calls) <= 3
+        last = calls[-1]
+        assert (row["status"], row["last_call_id"], row["duration"]) == (
+            last["status"],
+            last["call_id"],
+            last["duration"],
+        )
+    spoken = {row["call_id"] for row in rows(next(output.rglob("transcripts-*.jsonl.gz")))}
+    assert spoken == {entry["call_id"] for entry in simulator.ledger() if entry["transcript_ready"]}
 
 
 def test_the_campaign_dag_waits_without_a_worker(airflow: LiveAirflow, simulator: Simulator, tmp_path: Path) -> None:

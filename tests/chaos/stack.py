@@ -108,6 +108,8 @@ class Stack(LiveAirflow):
         return self
 
     def stop(self) -> None:
+        for process in self.processes.values():
+            process.kill()  # what a storm has left may wait for ever for something that was killed
         super().stop()
         for process in self._everybody():
             with contextlib.suppress(psutil.Error):
