@@ -115,13 +115,11 @@ class Calls:
         :returns: for the parts of which there are calls, the ids that are to be waited for.
         """
         wanted = {journal.reference_of(number): [person.phone for person in part] for number, part in parts.items()}
-        phones = [phone for people in wanted.values() for phone in people]
         found = find_our_calls(
             client,
             wanted,
             since=min(journal[number].sent_at or journal.submitted_at for number in parts),
             agent_id=journal.head.agent_id,
-            phone=phones[0] if len(phones) == 1 else None,
         )
         calls = {number: found.get(journal.reference_of(number)) for number in parts}
         return {number: list(ids.values()) for number, ids in calls.items() if ids}

@@ -32,6 +32,8 @@ PAGE_SIZE = wire.MAX_PAGE_SIZE
 READ_ONE_BY_ONE = 100
 # The clocks of server and worker differ, and `created` may be set late: a call may seem older than its request.
 CALL_TIME_TOLERANCE = timedelta(minutes=5)
+# Before a request is sent again, its calls are looked for much further back: a server's clock may be badly wrong.
+SEARCH_TOLERANCE = timedelta(hours=1)
 
 
 class CallRef(NamedTuple):
@@ -112,14 +114,10 @@ def pages(
 
 
 def _calls_since(client: VolubileClient, since: datetime, listing: Listing) -> Iterator[Call]:
-    """Calls that may be of a request that was sent at ``since``, newest first."""
-    begin = since - CALL_TIME_TOLERANCE
-    now = datetime.now(UTC) + timedelta(minutes=1)
-    for page in pages(client, listing, horizon=begin, since=begin, now=now):
-        for call in page:
-            at = call.time
-            if at is None or at >= begin:
-                yield call
+    """Calls that may be of a request that was sent at ``since``, newest first, and some older ones."""
+    begin = since - SEARCH_TOLERANCE
+    for page in pages(client, listing, horizon=begin, since=begin, now=datetime.now(UTC) + SEARCH_TOLERANCE):
+        yield from page
 
 
 # Recognising ----------------------------------------------------------------------------------------------------------
@@ -132,15 +130,17 @@ def find_our_calls(
     since: datetime,
     agent_id: str | None,
     campaign: str | None = None,
-    phone: str | None = None,
 ) -> dict[str, dict[str, str]]:
     """Find the calls of requests, one for each person. Stops listing when all were found.
 
+    The list is filtered neither by agent nor by number: a call that carries our reference is ours, even if the service
+    names its agent or number in another way. Without a campaign's name, calls without a context count only if there
+    is one for each person of a request.
+
     :param wanted: the numbers of the people (E.164) by the reference of the request that has them called.
     :param since: no request was sent before this moment; aware.
-    :param agent_id: list only calls of this agent; None for all.
+    :param agent_id: the agent of calls that carry no context.
     :param campaign: list only calls of campaigns of this name.
-    :param phone: list only calls to this number.
     :returns: ids of calls by reference and number. If numbers come back in a notation that cannot be compared, the
         calls of a request are given to its people in any order.
     :raises VolubileError: the calls cannot be listed.
@@ -150,13 +150,17 @@ def find_our_calls(
     }
     found: dict[str, dict[str, str]] = {reference: {} for reference in wanted}
     other_notation: dict[str, dict[str, None]] = {reference: {} for reference in wanted}
-    for call in _calls_since(client, since, Listing(campaign, agent_id, phone)):
+    by_number: dict[str, str] = {}
+    for call in _calls_since(client, since, Listing(campaign)):
         number = wire.significant_digits(call.phone or "")
-        if call.context:
-            reference = reference_of(call)
-        else:
-            reference = next((each for each in people if people[each].get(number, "") not in {"", *found[each]}), None)
-        if reference is None or reference not in people:
+        if not call.context:
+            if wire.is_wanted(call, agent_id=agent_id, phone=None) and (
+                call.time is None or call.time >= since - CALL_TIME_TOLERANCE
+            ):
+                by_number.setdefault(number, call.id)
+            continue
+        reference = reference_of(call)
+        if reference not in people:
             continue
         if number in people[reference]:
             found[reference].setdefault(people[reference][number], call.id)
@@ -167,6 +171,9 @@ def find_our_calls(
     for reference, calls in found.items():
         left = (each for each in people[reference].values() if each not in calls)
         calls |= dict(zip(list(left), other_notation[reference], strict=False))
+        nameless = {people[reference][number]: id for number, id in by_number.items() if number in people[reference]}
+        if campaign or len(nameless) == len(people[reference]):
+            found[reference] = nameless | calls
     return found
 
 
@@ -250,8 +257,8 @@ def belongs_to_campaign(call: Call, campaign: CampaignRef, *, agent_id: str | No
     :param since: no call of the campaign is older.
     """
     # The name of a campaign that we created ends with the reference of its calls.
-    if (reference := reference_of(call)) and campaign["name"].endswith(f"[{reference}]"):
-        return True
+    if reference := reference_of(call):
+        return campaign["name"].endswith(f"[{reference}]")
     if agent_id and call.agent_id and agent_id.lower() != call.agent_id.lower():
         return False
     at = call.time

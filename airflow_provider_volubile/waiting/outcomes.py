@@ -127,10 +127,10 @@ NOTHING = Progress(0, 0, 0, 0, 0, {})
 
 
 def by_person(attempts: Iterable[Attempt]) -> dict[str, list[Attempt]]:
-    """Group attempts by number, each person's in order of time."""
+    """Group attempts by number, each person's in order of time. A call without a number is a person of its own."""
     people: dict[str, list[Attempt]] = defaultdict(list)
     for attempt in attempts:
-        people[attempt.phone].append(attempt)
+        people[attempt.phone or attempt.call_id].append(attempt)
     for calls in people.values():
         calls.sort(key=lambda attempt: (attempt.at, attempt.call_id))
     return people
@@ -175,9 +175,11 @@ def outcomes(
     people = by_person(
         attempt._replace(final=wire.has_ended(attempt.status, has_end=attempt.has_end)) for attempt in attempts
     )
+    phones = list(phones)
+    national = _national(phones, people)
     rows = []
     for phone in phones:
-        calls = people.get(wire.significant_digits(phone), ())
+        calls = people.get(wire.significant_digits(phone)) or people.get(national.get(phone, ""), ())
         last = calls[-1] if calls else None
         rows.append(
             Outcome(
@@ -191,6 +193,14 @@ def outcomes(
             )
         )
     return rows
+
+
+def _national(phones: Iterable[str], people: Iterable[str]) -> dict[str, str]:
+    """For phones whose calls show another notation, such as the national one: the digits that these calls show."""
+    known = {wire.significant_digits(phone) for phone in phones}
+    by_ending = {digits[-6:]: digits for digits in people if digits not in known and len(digits) >= 6}
+    found = {phone: by_ending.get(phone[-6:], "") for phone in phones}
+    return {phone: digits for phone, digits in found.items() if digits and phone.endswith(digits)}
 
 
 def final_counts(recipients: int, *, settled: int, counts: Mapping[str, int], cancelled: bool) -> dict[str, int]:

@@ -274,6 +274,8 @@ class _Round:
         try:
             call = self.client.get_call(call_id)
         except (VolubileNotFound, VolubileRequestRefused) as error:
+            if isinstance(error, VolubileRequestRefused) and self.ages[call_id] != BEGINNING:
+                raise
             self.requests += 1
             # Otherwise it was accepted, or even seen: the service is behind.
             if self.ages[call_id] == BEGINNING:
