@@ -10,7 +10,7 @@ each is tested.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from math import inf
@@ -421,6 +421,21 @@ class SubmissionOperator(VolubileOperator):
                 self.on_kill()  # once more, for what was accepted since
         self._check_stop()
         find_missing_ids(client, journal, parts, kind)
+        if not self.wait_for_completion:
+            self._wait_for_ids(journal, partial(find_missing_ids, client, journal, parts, kind))
+
+    def _wait_for_ids(self, journal: SubmissionJournal, find: Callable[[], None]) -> None:
+        """Look for ids that the answers did not give: without a wait, nothing finds them later."""
+        from airflow_provider_volubile.calling.unknown_outcome import next_look
+
+        while missing := journal.missing_ids():
+            now = datetime.now(UTC)
+            journal.miss(*missing, now=now)
+            if (moment := next_look(journal, missing, self.confirmation_timeout, now=now)) is None:
+                self.log.warning("Not all calls of %d accepted requests are listed yet.", len(missing))
+                return
+            self._pause(journal, moment, (moment - now).total_seconds())
+            find()
 
     def _check_stop(self, interval: float = 0) -> None:
         """Check that nobody has stopped the task. A stop reaches the worker late: its state is asked for.
@@ -529,8 +544,12 @@ class SubmissionOperator(VolubileOperator):
 
         journal = self._resume(context)
         # The wait recognised these calls by their reference, which counts parts from 1.
-        journal.accept_all({int(part) - 1: ids for part, ids in event["found"].items()})
+        parts = {str(number + 1): number for number in range(len(journal))}
+        journal.accept_all({parts[part]: ids for part, ids in event["found"].items() if part in parts})
         handle = handle_of(journal)
+        if event["status"] == "over" and event["recipients"] < handle["recipients"]:
+            # The version before did not tell its trigger how many people were accepted.
+            return self._wait(context, self.hook.client(), handle)
         timeout = self._seconds_to_wait(handle)
         handle = finish_wait(handle, event, timeout=timeout, max_missing=self.max_missing)
         if self.outcomes_path:

@@ -179,7 +179,7 @@ def outcomes(
     national = _national(phones, people)
     rows = []
     for phone in phones:
-        calls = people.get(wire.significant_digits(phone)) or people.get(national.get(phone, ""), ())
+        calls = people.get(wire.significant_digits(phone)) or people.get(national.get(phone, "")) or []
         last = calls[-1] if calls else None
         rows.append(
             Outcome(
