@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from tenacity import RetryCallState, Retrying, retry_if_exception_type
+
 from airflow_provider_volubile.api import wire
 from airflow_provider_volubile.api.auth import Credentials, Identity, identify
 from airflow_provider_volubile.api.headers import RateLimit, rate_limit, retry_after
@@ -78,6 +80,36 @@ class _Again(Exception):
         self.pause = pause or 0.0
 
 
+class _Patience:
+    """How long one message is kept trying. For each failure tenacity asks for the pause, then whether to stop."""
+
+    def __init__(self, budget: RetryBudget) -> None:
+        self._budget = budget
+        self._faults = 0
+        self._paused = self._paused_for_limit = 0.0
+        self._error: VolubileError | None = None
+
+    def pause(self, state: RetryCallState) -> float:
+        """Seconds: growing, random (many clients must not come back at once), never less than the server asks for."""
+        again = state.outcome and state.outcome.exception()
+        assert isinstance(again, _Again)  # noqa: S101
+        growing = min(_LONGEST_PAUSE, 0.5 * 2.0 ** min(state.attempt_number - 1, 10))
+        seconds = max(again.pause, growing * random.uniform(0.5, 1.0))
+        self._error = again.error
+        if isinstance(again.error, VolubileRateLimitError):
+            self._paused_for_limit += seconds
+        else:
+            self._faults += 1
+            self._paused += seconds
+        return seconds
+
+    def is_over(self, state: RetryCallState) -> bool:
+        """Whether to give up instead of pausing."""
+        if isinstance(self._error, VolubileRateLimitError):
+            return self._paused_for_limit > self._budget.rate_limit_seconds
+        return self._faults >= self._budget.attempts or self._paused > self._budget.seconds
+
+
 class Sender:
     """Sends messages and judges the answers.
 
@@ -113,25 +145,19 @@ class Sender:
         identity = None
         if not message.anonymous:
             identity = identify(self._credentials, self.base_url, message.route.scope)
-        faults, paused, paused_for_limit, attempt = 0, 0.0, 0.0, 0
-        while True:
-            try:
-                return self._attempt(message, identity)
-            except _Again as again:
-                error, pause = again.error, again.pause
-            # Growing and random, so that many clients do not come back at once; never less than the server says.
-            pause = max(pause, min(_LONGEST_PAUSE, 0.5 * 2.0 ** min(attempt, 10)) * random.uniform(0.5, 1.0))
-            attempt += 1
-            if isinstance(error, VolubileRateLimitError):
-                paused_for_limit += pause
-                is_over = paused_for_limit > self._budget.rate_limit_seconds
-            else:
-                faults += 1
-                paused += pause
-                is_over = faults >= self._budget.attempts or paused > self._budget.seconds
-            if is_over:
-                raise error
-            self._sleep(pause)
+        patience = _Patience(self._budget)
+        retrying = Retrying(
+            retry=retry_if_exception_type(_Again),
+            wait=patience.pause,
+            stop=patience.is_over,
+            sleep=self._sleep,
+            reraise=True,
+        )
+        try:
+            return retrying(self._attempt, message, identity)
+        except _Again as again:
+            error = again.error
+        raise error
 
     def _attempt(self, message: Message, identity: Identity | None) -> Answer:
         """Send once, or twice when the first credential is refused."""

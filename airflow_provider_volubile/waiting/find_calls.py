@@ -113,11 +113,13 @@ def pages(
             return
 
 
-def _calls_since(client: VolubileClient, since: datetime, listing: Listing) -> Iterator[Call]:
-    """Calls that may be of a request that was sent at ``since``, newest first, and some older ones."""
-    begin = since - SEARCH_TOLERANCE
-    for page in pages(client, listing, horizon=begin, since=begin, now=datetime.now(UTC) + SEARCH_TOLERANCE):
-        yield from page
+def _calls_since(client: VolubileClient, since: datetime, listing: Listing, tolerance: timedelta) -> Iterator[Call]:
+    """Calls that may be of a request that was sent at ``since``, newest first."""
+    begin = since - tolerance
+    for page in pages(client, listing, horizon=begin, since=begin, now=datetime.now(UTC) + tolerance):
+        for call in page:
+            if call.time is None or call.time >= begin:
+                yield call
 
 
 # Recognising ----------------------------------------------------------------------------------------------------------
@@ -133,13 +135,13 @@ def find_our_calls(
 ) -> dict[str, dict[str, str]]:
     """Find the calls of requests, one for each person. Stops listing when all were found.
 
-    The list is filtered neither by agent nor by number: a call that carries our reference is ours, even if the service
-    names its agent or number in another way. Without a campaign's name, calls without a context count only if there
-    is one for each person of a request.
+    The list is not filtered by number: a call that carries our reference is ours, even if the service writes its number
+    in another way. Without a campaign's name, calls without a context count only if there is one for each person of a
+    request.
 
     :param wanted: the numbers of the people (E.164) by the reference of the request that has them called.
     :param since: no request was sent before this moment; aware.
-    :param agent_id: the agent of calls that carry no context.
+    :param agent_id: list only calls of this agent; None for all.
     :param campaign: list only calls of campaigns of this name.
     :returns: ids of calls by reference and number. If numbers come back in a notation that cannot be compared, the
         calls of a request are given to its people in any order.
@@ -151,12 +153,10 @@ def find_our_calls(
     found: dict[str, dict[str, str]] = {reference: {} for reference in wanted}
     other_notation: dict[str, dict[str, None]] = {reference: {} for reference in wanted}
     by_number: dict[str, str] = {}
-    for call in _calls_since(client, since, Listing(campaign)):
+    for call in _calls_since(client, since, Listing(campaign, agent_id), SEARCH_TOLERANCE):
         number = wire.significant_digits(call.phone or "")
         if not call.context:
-            if wire.is_wanted(call, agent_id=agent_id, phone=None) and (
-                call.time is None or call.time >= since - CALL_TIME_TOLERANCE
-            ):
+            if call.time is None or call.time >= since - CALL_TIME_TOLERANCE:
                 by_number.setdefault(number, call.id)
             continue
         reference = reference_of(call)
@@ -192,7 +192,7 @@ def find_reference(
     :param phone: list only calls to this number, E.164.
     :raises VolubileError: the calls cannot be listed.
     """
-    for call in _calls_since(client, since, Listing(None, agent_id, phone)):
+    for call in _calls_since(client, since, Listing(None, agent_id, phone), CALL_TIME_TOLERANCE):
         if (reference := reference_of(call)) and reference.startswith(prefix):
             return reference
     return None
@@ -208,7 +208,7 @@ def find_people(
     """
     people = {wire.significant_digits(phone): phone for phone in phones}
     found: dict[str, str] = {}
-    for call in _calls_since(client, since, Listing(None, None, None)):
+    for call in _calls_since(client, since, Listing(), CALL_TIME_TOLERANCE):
         phone = people.get(wire.significant_digits(call.phone or ""))
         if phone and (reference := reference_of(call)) and reference.startswith(prefix):
             found.setdefault(phone, reference)

@@ -9,10 +9,11 @@ import pytest
 
 from airflow_provider_volubile.api.client import VolubileClient
 from airflow_provider_volubile.api.models import Call, Page
-from airflow_provider_volubile.calling.handles import SubmissionHandle
+from airflow_provider_volubile.calling.handles import CampaignRef, SubmissionHandle
 from airflow_provider_volubile.exceptions import VolubileOutcomeGap
 from airflow_provider_volubile.waiting.find_calls import (
     REFERENCE_KEY,
+    belongs_to_campaign,
     find_calls,
     find_our_calls,
     find_reference,
@@ -103,3 +104,24 @@ def test_the_calls_of_a_handle_that_does_not_name_all_are_found_by_reference() -
     assert [(ref.call_id, ref.status) for ref in refs] == [("1", "COMPLETED"), ("2", "COMPLETED")]
     with pytest.raises(VolubileOutcomeGap, match="2 people were accepted, but only 1 of their calls"):
         find_calls(client(call("3"), call("1")), handle, now=NOW)
+
+
+@pytest.mark.parametrize("phone", [None, "+33 6 ** ** ** 01", "8101", "sip:+33639980101@192.0.2.1"])
+def test_a_call_that_carries_our_reference_is_found_whatever_its_number_looks_like(phone: str | None) -> None:
+    assert found(call("1", phone)) == {LUCIE: "1"}
+
+
+def test_a_call_that_carries_our_reference_is_found_though_the_clock_of_the_service_is_behind() -> None:
+    assert found(call("1", created=NOW - timedelta(minutes=30))) == {LUCIE: "1"}
+
+
+def test_calls_without_context_show_that_a_request_was_taken_only_if_they_are_complete() -> None:
+    assert found(call("1", reference=None), phones=(LUCIE, KARIM)) == {}
+    both = call("1", reference=None), call("2", KARIM, reference=None)
+    assert found(*both, phones=(LUCIE, KARIM)) == {LUCIE: "1", KARIM: "2"}
+
+
+def test_a_call_that_carries_the_reference_of_another_part_is_of_another_campaign() -> None:
+    campaign = CampaignRef(id=None, name="Winter tyres [ref-1]", recipients=3)
+    assert belongs_to_campaign(call("1"), campaign, agent_id=AGENT, since=NOW)
+    assert not belongs_to_campaign(call("2", reference="ref-2"), campaign, agent_id=AGENT, since=NOW)

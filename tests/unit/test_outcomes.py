@@ -128,3 +128,13 @@ def test_a_person_is_the_same_in_any_notation_of_the_number(notation: str) -> No
     attempts = [call(notation, "NO_ANSWER"), call(LUCIE, "COMPLETED", 90)]
     assert progress(1, attempts, TWICE).counts == {"COMPLETED": 1}
     assert outcomes([LUCIE], attempts, TWICE)[0]["attempts"] == 2
+
+
+def test_calls_without_a_number_are_people_of_their_own() -> None:
+    calls = [call("", "COMPLETED")._replace(call_id=call_id) for call_id in ("1", "2")]
+    assert progress(2, calls, Redial()).settled == 2
+
+
+def test_an_outcome_is_found_though_calls_show_the_national_notation() -> None:
+    (row,) = outcomes(["+33639980101"], [call("639980101", "COMPLETED")], Redial())
+    assert row["status"] == "COMPLETED"
