@@ -46,7 +46,7 @@ _LONGEST_REFUSAL = 4.0
 _ALONE = 1.02  # a cost below is no company: a poll now and then does not slow an export down
 
 
-class _Told(NamedTuple):
+class _Report(NamedTuple):
     """How many requests were left at some moment between sending and receiving."""
 
     left: int | None
@@ -81,7 +81,7 @@ class _Opening:
                 earliest, latest = common
         self.earliest, self.latest = earliest, latest
 
-    def has_not_come(self, moment: float) -> None:
+    def was_closed_at(self, moment: float) -> None:
         """Take in that the next window was not open at a moment."""
         self.earliest = min(max(self.earliest, moment), self.latest)
 
@@ -130,7 +130,7 @@ class RateWindow:
         self._in_flight = 0
         self._limit = self._documented_limit
         self._opening = _Opening(self._length)
-        self._told: _Told | None = None
+        self._last_report: _Report | None = None
         self._contradicted = self._contradicted_before = False
         self._latency = 0.0  # of the last answer, in seconds
         self._last_send = self._next_send = self._closed_until = -math.inf
@@ -181,16 +181,16 @@ class RateWindow:
             if sent_at < self._began_at:
                 return
             self._spend_one()
-            told = rate_limit(headers)
-            if told and not 0 < told.limit >= told.remaining:
-                told = None
+            report = rate_limit(headers)
+            if report and not 0 < report.limit >= report.remaining:
+                report = None
                 self._disbelieve()
-            if told and self._believes and told.limit != self._limit:
+            if report and self._believes and report.limit != self._limit:
                 # What was counted under another limit says nothing about this one.
-                self._limit, self._told = told.limit, None
+                self._limit, self._last_report = report.limit, None
                 self._begin(sent_at)
                 self._past_mine = self._past_others = 0.0
-            answer = _Told(told.remaining if told else None, sent_at, received_at)
+            answer = _Report(report.remaining if report else None, sent_at, received_at)
             if status == 429:
                 self._refused(answer, retry_after(headers))
             else:
@@ -267,31 +267,31 @@ class RateWindow:
 
     # What an answer tells --------------------------------------------------------------------------------------------
 
-    def _accepted(self, told: _Told) -> None:
+    def _accepted(self, report: _Report) -> None:
         """Take in an answer that was no refusal."""
-        last = self._told
-        if told.left is not None:
-            self._told = told
-        if told.left is None or last is None or last.left is None:
+        last = self._last_report
+        if report.left is not None:
+            self._last_report = report
+        if report.left is None or last is None or last.left is None:
             if not self._confirmed:
-                self._opened(self._opening.earliest, told)
-        elif last.received_at <= told.sent_at:  # else they may have passed each other
-            if told.left < last.left:
+                self._opened(self._opening.earliest, report)
+        elif last.received_at <= report.sent_at:  # else they may have passed each other
+            if report.left < last.left:
                 if not self._confirmed:
-                    self._opening.has_not_come(told.sent_at)
-            elif self._left is None or told.received_at >= self._opening.earliest - _DOUBT * self._length:
-                self._opened(last.sent_at, told)
+                    self._opening.was_closed_at(report.sent_at)
+            elif self._left is None or report.received_at >= self._opening.earliest - _DOUBT * self._length:
+                self._opened(last.sent_at, report)
             else:
                 self._disbelieve()
         self._confirmed = True
-        self._count(told.left if self._believes else None)
+        self._count(report.left if self._believes else None)
 
-    def _opened(self, after: float, told: _Told) -> None:
+    def _opened(self, after: float, report: _Report) -> None:
         """Take in that a window opened between a moment and an answer."""
         if self._left is not None:
-            self._begin(told.sent_at)
-        after = max(after, told.received_at - self._length)
-        self._opening.narrow(after + self._length, told.received_at + self._length)
+            self._begin(report.sent_at)
+        after = max(after, report.received_at - self._length)
+        self._opening.narrow(after + self._length, report.received_at + self._length)
         self._closed_until = -math.inf
 
     def _spend_one(self) -> None:
@@ -300,38 +300,40 @@ class RateWindow:
         if self._left is not None:
             self._left = max(0, min(self._left, self._first - self._mine))
 
-    def _count(self, told: int | None) -> None:
+    def _count(self, left: int | None) -> None:
         """Believe what the answer to a request that was served tells is left, if it tells that."""
         if self._left is None:
             # Others may have used the window up, or a header that always tells 0 lies: one request more finds out.
-            self._left = self._first = self._limit - 1 if told is None else max(told, min(1, self._limit - 1))
+            self._left = self._first = self._limit - 1 if left is None else max(left, min(1, self._limit - 1))
             self._mine = 0
-        elif told is not None:
-            self._left = min(self._left, told)
+        elif left is not None:
+            self._left = min(self._left, left)
 
-    def _refused(self, told: _Told, seconds: float | None) -> None:
+    def _refused(self, report: _Report, seconds: float | None) -> None:
         """Take in a 429.
 
         :param seconds: what its ``Retry-After`` asks for.
         """
         pause = _RETRY * self._length * self._rng.uniform(0.75, 1.25)
-        if told.left or (seconds is not None and seconds > self._length + 1):
+        if report.left or (seconds is not None and seconds > self._length + 1):
             # The window does not explain it. It is obeyed all the same.
             pause = min(seconds, _LONGEST_REFUSAL * self._length) if seconds else pause
-            self._closed_until = max(self._closed_until, told.received_at + pause)
+            self._closed_until = max(self._closed_until, report.received_at + pause)
             return
-        self._told = told._replace(left=0)
+        self._last_report = report._replace(left=0)
         if seconds:
             # Whole seconds, rounded up.
-            self._opening.narrow(told.sent_at + max(0.0, seconds - 1), told.received_at + min(seconds, self._length))
+            self._opening.narrow(
+                report.sent_at + max(0.0, seconds - 1), report.received_at + min(seconds, self._length)
+            )
         elif self._left is None:
             # It may still be the window before: one request is to find out, a little later.
-            self._closed_until = told.received_at + pause
+            self._closed_until = report.received_at + pause
             return
         if self._left is None:
             self._first = self._mine = 0
         self._left, self._confirmed = 0, True
-        self._closed_until = max(self._opening.expected, told.received_at + _DOUBT * self._length)
+        self._closed_until = max(self._opening.expected, report.received_at + _DOUBT * self._length)
 
     @property
     def _believes(self) -> bool:

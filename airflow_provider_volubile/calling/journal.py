@@ -64,7 +64,7 @@ class PartRecord:
         ``to_resend`` is the same, but somebody decided to send it again (it is looked for once more before);
         ``accepted`` was taken and ``refused`` was answered with a definite no: neither is ever sent again.
     :param sent_at: when it was first sent, aware, to the second.
-    :param missed_at: when a look first found nothing of it; likewise.
+    :param missed_at: when a search first found nothing of it; likewise.
     :param resent: it is being, or was, sent again although it was not known whether it had been taken.
     :param name: the campaign's name as it was sent.
     :param ids: the campaign's id, or the ids of the calls, as far as they are known.
@@ -363,7 +363,7 @@ class SubmissionJournal:
         self._write({part: _to_resend(self[part]) for part in parts})
 
     def miss(self, *parts: int, now: datetime) -> None:
-        """Write down that a look did not find ``parts``. The first such moment counts."""
+        """Write down that a search did not find ``parts``. The first such moment counts."""
         self._write({part: replace(self[part], missed_at=now) for part in parts if self[part].missed_at is None})
 
     def recover(self, found: str, since: datetime, name: Callable[[str], str | None], generation: int) -> None:

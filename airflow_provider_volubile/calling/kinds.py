@@ -1,6 +1,6 @@
 """The three kinds of submission: campaigns, bulk calls, single calls.
 
-All that differs between them stands here: how recipients are cut in parts, what a part is called, how it is sent, and
+What differs in sending stands here: how recipients are cut in parts, what a part is called, how it is sent, and
 how it is found again when its answer was lost. An operator makes one of them from its parameters.
 """
 

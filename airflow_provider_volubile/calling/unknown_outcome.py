@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_volubile.api.client import VolubileClient
     from airflow_provider_volubile.calling.journal import SubmissionJournal
 
-# Between two looks for a part whose answer was lost.
+# Between two searches for a part whose answer was lost.
 LOOK_AGAIN = timedelta(seconds=15)
 # Parts that a message describes one by one.
 DESCRIBED = 20
@@ -47,10 +47,10 @@ class Answer(NamedTuple):
         return cls(chosen, re.findall(r"[^\s,;]+", typed))
 
 
-def next_look(
+def next_search(
     journal: SubmissionJournal, unknown: Sequence[int], confirmation_timeout: float, *, now: datetime
 ) -> datetime | None:
-    """When to look again for parts that were not found; None when ``confirmation_timeout`` seconds are over."""
+    """When to search again for parts that were not found; None when ``confirmation_timeout`` seconds are over."""
     missed_at = max((journal[number].missed_at or now for number in unknown), default=now)
     until = missed_at + timedelta(seconds=confirmation_timeout)
     return min(now + LOOK_AGAIN, until) if now < until else None
@@ -117,17 +117,17 @@ def match_campaigns(
 
 
 def unknown_submission(
-    journal: SubmissionJournal, unknown: Sequence[int], confirmation_timeout: float, *, could_ask: bool
+    journal: SubmissionJournal, unknown: Sequence[int], confirmation_timeout: float, *, question_not_shown: bool
 ) -> VolubileUnknownSubmission:
     """The error that gives parts up, with what to do next.
 
-    :param could_ask: the task would have asked a person, but Airflow shows an earlier question.
+    :param question_not_shown: the task asked a person, but Airflow goes on showing an earlier question.
     """
     again = " a second time" if any(journal[number].resent for number in unknown) else ""
     ways = (
         " (Airflow's UI goes on showing this task's first question, which was about another request, so nobody is "
         "asked about this one)"
-        if could_ask
+        if question_not_shown
         else "; with on_unknown='ask' it asks in Airflow's UI what you found"
     )
     return VolubileUnknownSubmission(

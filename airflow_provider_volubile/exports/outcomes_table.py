@@ -43,10 +43,10 @@ def write_outcomes(
         raise error
     attempts = [attempt for watch in watches for attempt in watch.attempts]
     rows = outcomes(phones, attempts, redial, refused=refused)
-    told = Counter(row["status"] for row in rows if row["status"] != REFUSED)
-    if told != Counter(counts):
+    listed = Counter(row["status"] for row in rows if row["status"] != REFUSED)
+    if listed != Counter(counts):
         raise VolubileError(
-            f"The list of calls shows {dict(told)}, but the wait ended with {dict(counts)}: it is late, or somebody "
-            "was called meanwhile. Nothing was written; another try looks again and calls no one."
+            f"The list of calls shows {dict(listed)}, but the wait ended with {dict(counts)}: it is late, or somebody "
+            "was called meanwhile. Nothing was written; another try lists them again and calls no one."
         )
     write_table(path, rows, OUTCOMES)

@@ -146,7 +146,7 @@ def _read_all(client: VolubileClient, refs: Iterable[CallRef], patience: float) 
         requests = 0
         while late and requests < REQUESTS_FOR_LATE:
             again.append(late.popleft()[0])
-            requests += 1 if again[-1].has_ended else 2  # its call is looked at, too
+            requests += 1 if again[-1].has_ended else 2  # its call is read, too
         asked_once -= len(again)
         # Those that could not be had stand side by side here, which says nothing of the service.
         yield from ask(again, math.inf)

@@ -107,7 +107,7 @@ class VolubileCallNotifier(BaseNotifier):
                 log.info("%s was called about %s before.", mask_phone(person.phone), about)
                 return
         except VolubileError as error:
-            log.warning("Whether somebody was called about %s before cannot be told: %s", about, error)
+            log.warning("It is not known whether somebody was called about %s before: %s", about, error)
         (recipient,) = marked([person], f"{submission}-1")
         client.create_call(self.agent_id, recipient, not_after=time.monotonic() + SEND_WITHIN)
         log.info("Agent %s calls %s about %s.", self.agent_id, mask_phone(person.phone), about)

@@ -209,7 +209,7 @@ class VolubileGetTranscriptOperator(VolubileOperator):
 
     :param call_id: the call.
     :param timeout: how long to wait for the call to end and its transcript to appear, in seconds.
-    :param poll_interval: the longest time between two looks, in seconds.
+    :param poll_interval: the longest time between two polls, in seconds.
     :param deferrable: wait in the triggerer and hold no worker.
     """
 

@@ -133,7 +133,7 @@ class VolubileCreateCampaignOperator(SubmissionOperator):
 
         return Campaigns(
             agent_id=self.agent_id,
-            # Outcomes are told by one rule for all campaigns of a submission.
+            # One redial rule holds for all campaigns of a submission.
             settings={"redial": Redial.parse(self.redial).dump()},
             title=self.name,
             schedule=partial(

@@ -43,14 +43,14 @@ if TYPE_CHECKING:
 OnUnknown = Literal["fail", "resend", "ask"]
 WaitFor = Literal["ended", "transcript"]
 ON_UNKNOWN: tuple[OnUnknown, ...] = ("fail", "resend", "ask")
-# Between two looks at the task's own state while single calls are sent, in seconds.
+# Between two checks of the task's own state while single calls are sent, in seconds.
 STATE_INTERVAL = 1.0
 WEEK = 7 * 24 * 3600.0
 DEFERRABLE: bool = conf.getboolean("operators", "default_deferrable", fallback=False)
 
 
 class SubmissionOperator(VolubileOperator):
-    """Base of the operators that have people called. Subclasses say what a part is, and how it is sent and found.
+    """Base of the operators that have people called. Subclasses make the kind of submission (:meth:`make_kind`).
 
     :param agent_id: an active outbound agent.
     :param recipients: rows ``{"phone", "context"}`` or flat rows, numbers, an XCom of them, or the path of a CSV,
@@ -61,7 +61,7 @@ class SubmissionOperator(VolubileOperator):
     :param strict_numbers: also reject numbers that are possible but in no known range.
     :param wait_for_completion: wait until everyone has an outcome.
     :param wait_for: ``ended``, or ``transcript`` to wait for the transcripts of answered calls too.
-    :param poll_interval: the longest time between two looks, in seconds.
+    :param poll_interval: the longest time between two polls, in seconds.
     :param timeout: how long to wait, in seconds.
     :param deferrable: wait in the triggerer and hold no worker.
     :param on_unknown: what to do when it cannot be found out whether a request was taken: ``fail`` without a retry,
@@ -158,7 +158,7 @@ class SubmissionOperator(VolubileOperator):
 
     @fail_without_retry()
     def resume_submission(self, context: Context, event: Any = None) -> SubmissionHandle:
-        """Go on after a pause between two looks for requests whose answers were lost."""
+        """Go on after a pause between two searches for requests whose answers were lost."""
         return self._submit(context, may_be_lost=True)
 
     # Tasks that the version before deferred resume by these names.
@@ -426,12 +426,12 @@ class SubmissionOperator(VolubileOperator):
 
     def _wait_for_ids(self, journal: SubmissionJournal, find: Callable[[], None]) -> None:
         """Look for ids that the answers did not give: without a wait, nothing finds them later."""
-        from airflow_provider_volubile.calling.unknown_outcome import next_look
+        from airflow_provider_volubile.calling.unknown_outcome import next_search
 
         while missing := journal.missing_ids():
             now = datetime.now(UTC)
             journal.miss(*missing, now=now)
-            if (moment := next_look(journal, missing, self.confirmation_timeout, now=now)) is None:
+            if (moment := next_search(journal, missing, self.confirmation_timeout, now=now)) is None:
                 self.log.warning("Not all calls of %d accepted requests are listed yet.", len(missing))
                 return
             self._pause(journal, moment, (moment - now).total_seconds())
@@ -453,14 +453,14 @@ class SubmissionOperator(VolubileOperator):
             raise VolubileError("Stopped while it submitted. What was accepted goes on; another try sends the rest.")
 
     def _settle_unknown(self, context: Context, journal: SubmissionJournal, unknown: Sequence[int]) -> None:
-        """Pause before another look, mark to be sent again, or leave the decision to a person.
+        """Pause before another search, mark to be sent again, or leave the decision to a person.
 
         :raises VolubileUnknownSubmission: it is not to be sent again.
         """
         from airflow_provider_volubile.calling import unknown_outcome
 
         now = datetime.now(UTC)
-        if moment := unknown_outcome.next_look(journal, unknown, self.confirmation_timeout, now=now):
+        if moment := unknown_outcome.next_search(journal, unknown, self.confirmation_timeout, now=now):
             self._pause(journal, moment, (moment - now).total_seconds())
             return
         what = unknown_outcome.describe(journal, unknown)
@@ -471,7 +471,7 @@ class SubmissionOperator(VolubileOperator):
         asks = self.on_unknown == "ask"
         if asks and unknown_outcome.ask(context["ti"].id, what, self.confirmation_timeout):
             raise TaskAwaitingInput(method_name="answered", kwargs={"numbers": list(unknown)})
-        raise unknown_outcome.unknown_submission(journal, unknown, self.confirmation_timeout, could_ask=asks)
+        raise unknown_outcome.unknown_submission(journal, unknown, self.confirmation_timeout, question_not_shown=asks)
 
     def _pause(self, journal: SubmissionJournal, moment: datetime, seconds: float) -> None:
         """Wait until ``moment``, ``seconds`` from now. Deferrable: without a worker."""

@@ -68,7 +68,7 @@ class FinishedWatch(Watch):
     def __init__(self, *, agent_id: str | None, campaign: str | None, cursor: Cursor) -> None:
         super().__init__(Listing(campaign, agent_id), since=datetime.fromisoformat(cursor["since"]))
         self._started = datetime.fromisoformat(cursor["started"])
-        self._told = dict.fromkeys(cursor["told"], self.since)
+        self._reported = dict.fromkeys(cursor["told"], self.since)
         self._open: dict[str, datetime] = {}
         self._new: dict[str, str] = {}
         self._newest = self._reached = self.since
@@ -81,14 +81,14 @@ class FinishedWatch(Watch):
         at = call.time or now
         with self._lock:
             self._now = now
-            if at < self.since or call.id in self._told:
+            if at < self.since or call.id in self._reported:
                 return
             self._newest = max(self._newest, min(at, now))
             if not (call.is_final or self.has_stayed(call, now)):
                 self._open[call.id] = at
                 return
             self._open.pop(call.id, None)
-            self._told[call.id] = at
+            self._reported[call.id] = at
             if (call.end_time or at) >= self._started:
                 self._new[call.id] = call.status
                 self._total += 1
@@ -105,14 +105,14 @@ class FinishedWatch(Watch):
             ended, self._new = self._new, {}
             self.since = max(self.since, self._reached)
             self._open = {call_id: at for call_id, at in self._open.items() if at >= self.since}
-            self._told = {call_id: at for call_id, at in self._told.items() if at >= self.since}
+            self._reported = {call_id: at for call_id, at in self._reported.items() if at >= self.since}
         return ended
 
     def cursor(self) -> Cursor:
         """Where to go on once everything taken was reported."""
         with self._lock:
-            told = [call_id for call_id in self._told if call_id not in self._new]
-            return Cursor(started=self._started.isoformat(), since=self.since.isoformat(), told=told)
+            reported = [call_id for call_id in self._reported if call_id not in self._new]
+            return Cursor(started=self._started.isoformat(), since=self.since.isoformat(), told=reported)
 
     def progress(self) -> Progress:
         # Changes whenever a call has ended, and with nothing else.

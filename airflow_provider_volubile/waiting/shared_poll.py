@@ -123,7 +123,7 @@ class SharedPoll:
                 # All rounds together take at most half the budget.
                 affordable = monotonic() + result.requests * SECONDS_PER_REQUEST
                 self.rounds += result.is_answered
-                wanted = await self._tell(due)
+                wanted = await self._update_members(due)
                 if not self._members:
                     return
                 with suppress(TimeoutError):
@@ -154,7 +154,7 @@ class SharedPoll:
             self._client = None  # The connection is read again: its keys may have been changed meanwhile.
         return result
 
-    async def _tell(self, due: Collection[_Member]) -> float:
+    async def _update_members(self, due: Collection[_Member]) -> float:
         """Update each member. Returns the seconds until the first of them is due again.
 
         :param due: those for whom the round was held.
