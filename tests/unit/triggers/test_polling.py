@@ -212,7 +212,7 @@ def test_members_of_a_loop_that_dies_get_its_error(
     async def scenario() -> None:
         poll = SharedPoll(lambda: client)
         with monkeypatch.context() as patch:
-            patch.setattr(SharedPoll, "_tell", die)
+            patch.setattr(SharedPoll, "_update_members", die)
             waits = [last(poll, calls(simulator, 1, ends_within=60)) for _ in range(2)]
             for error in await asyncio.gather(*waits, return_exceptions=True):
                 assert isinstance(error, VolubileError)
