@@ -41,8 +41,6 @@ def volubile_summaries():
     @task
     def find_calls(data_interval_start=None, data_interval_end=None, dag_run=None) -> list[str]:
         """Return the ids of the interval's calls. Ids may go to XCom."""
-        from airflow_provider_volubile.waiting.find_calls import time_of
-
         if data_interval_start is None:  # a person started the run
             data_interval_end = dag_run.run_after
             data_interval_start = data_interval_end - timedelta(days=1)
@@ -50,7 +48,7 @@ def volubile_summaries():
         from_date = data_interval_start.date() - timedelta(days=1)
         to_date = data_interval_end.date() + timedelta(days=1)
         calls = VolubileHook().client().iter_calls(from_date=from_date, to_date=to_date)
-        times = {call.id: time_of(call) for call in calls}
+        times = {call.id: call.time for call in calls}
         return sorted(id_ for id_, at in times.items() if at and data_interval_start <= at < data_interval_end)
 
     transcripts = VolubileExportTranscriptsOperator(

@@ -61,7 +61,7 @@ def test_an_agent_changes_only_in_the_named_fields(run_dag: RunDag, simulator: S
     assert failures["unknown_agent"] == f"agent_id {UNKNOWN!r}: this account has no such agent."
     assert "agent_id '../agents' is not an id" in failures["odd_id"]
     assert "'voice' cannot be changed" in failures["unknown_field"]
-    assert "'active' must be a bool: 'perhaps'" in failures["no_truth"]
+    assert "'active' must be a bool, and not empty" in failures["no_truth"]
     assert "no changes given" in failures["nothing"]
     assert "changes is a str" in failures["no_object"]
     failed = ("unknown_agent", "odd_id", "unknown_field", "no_truth", "nothing", "no_object")
