@@ -95,7 +95,7 @@ def test_methods_send_the_route(row: Row, connection: str, simulator: Simulator)
 
 
 def test_the_page_lists_every_method_of_the_client() -> None:
-    plumbing = {"close", "rate_limit"}
+    plumbing = {"close", "rate_limit", "wait_for_place"}
     public = {name for name in vars(VolubileClient) if not name.startswith("_")} - plumbing
     assert {name for row in ROWS for name in row.methods if "." not in name} == public
 
