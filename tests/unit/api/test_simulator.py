@@ -40,7 +40,8 @@ def make(simulator: Simulator, pair: ApiKeyPair) -> Callable[..., VolubileClient
     def make(bearer: bool = False, **options: Any) -> VolubileClient:
         options.setdefault("window", RateWindow(limit=100_000, length=0.5))
         options.setdefault("sleep", lambda seconds: time.sleep(min(seconds, 0.05)))
-        options.setdefault("retry", RetryBudget(attempts=4, rate_limit_seconds=20))
+        # Two refusals may ask for a whole window of 15 s each, and are to be survived.
+        options.setdefault("retry", RetryBudget(attempts=4, rate_limit_seconds=60))
         return VolubileClient(simulator.url, BearerTokens(pair) if bearer else pair, **options)
 
     return make
